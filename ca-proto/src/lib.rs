@@ -1,0 +1,1 @@
+//! Wire types of the Istio certificate service and of Envoy secret discovery.

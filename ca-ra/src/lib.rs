@@ -1,0 +1,1 @@
+//! Registration authority: certificates signed by somebody else.

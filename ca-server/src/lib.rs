@@ -1,0 +1,1 @@
+//! A certificate authority for service meshes, wire-compatible with Istio.

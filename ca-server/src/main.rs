@@ -1,0 +1,3 @@
+//! A certificate authority for service meshes.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! A small certificate agent that serves Envoy over SDS.

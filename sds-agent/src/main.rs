@@ -1,0 +1,3 @@
+//! A small certificate agent.
+
+fn main() {}

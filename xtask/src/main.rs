@@ -1,0 +1,3 @@
+//! Checks, demo and interoperability runs of this workspace.
+
+fn main() {}
