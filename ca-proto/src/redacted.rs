@@ -1,0 +1,82 @@
+//! `Debug` for messages that hold keys, or pack messages that do: shapes and sizes, never contents.
+
+use std::fmt;
+
+use crate::generated::envoy::{
+    config::core::v3::{DataSource, TypedExtensionConfig, data_source::Specifier},
+    extensions::transport_sockets::tls::v3::{
+        PrivateKeyProvider, private_key_provider::ConfigType,
+    },
+    service::discovery::v3::{DiscoveryResponse, Resource},
+};
+
+impl fmt::Debug for DataSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DataSource")
+            .field("specifier", &self.specifier)
+            .field("watched_directory", &self.watched_directory)
+            .finish()
+    }
+}
+
+impl fmt::Debug for Specifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Filename(path) => f.debug_tuple("Filename").field(path).finish(),
+            Self::InlineBytes(bytes) => write!(f, "InlineBytes({} bytes)", bytes.len()),
+            Self::InlineString(text) => write!(f, "InlineString({} bytes)", text.len()),
+            Self::EnvironmentVariable(name) => {
+                f.debug_tuple("EnvironmentVariable").field(name).finish()
+            }
+        }
+    }
+}
+
+impl fmt::Debug for TypedExtensionConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TypedExtensionConfig")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for PrivateKeyProvider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PrivateKeyProvider")
+            .field("provider_name", &self.provider_name)
+            .field("fallback", &self.fallback)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ConfigType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::TypedConfig(config) = self;
+        write!(
+            f,
+            "TypedConfig({}, {} bytes)",
+            config.type_url,
+            config.value.len()
+        )
+    }
+}
+
+impl fmt::Debug for DiscoveryResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DiscoveryResponse")
+            .field("version_info", &self.version_info)
+            .field("type_url", &self.type_url)
+            .field("nonce", &self.nonce)
+            .field("resources", &self.resources.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resource")
+            .field("name", &self.name)
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
+}
