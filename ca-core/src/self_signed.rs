@@ -1,0 +1,67 @@
+//! Making a new root.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use crate::certificate::Certificate;
+use crate::key::{KeyError, SigningKey};
+use crate::local::{MAX_BACKDATING, whole_seconds};
+use crate::template::{self, Validity, random_serial};
+
+/// What a new root says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RootParams {
+    organization: String,
+    lifetime: Duration,
+}
+
+impl RootParams {
+    /// The organization is the subject: Istio puts the trust domain there.
+    pub fn new(organization: impl Into<String>, lifetime: Duration) -> Self {
+        Self {
+            organization: organization.into(),
+            lifetime,
+        }
+    }
+
+    /// A certificate of `key`, signed by itself, from two minutes before `now` until `lifetime` after it.
+    ///
+    /// # Errors
+    /// When the lifetime is beyond the year 9999, or the key fails.
+    pub fn self_sign(
+        &self,
+        key: &dyn SigningKey,
+        now: OffsetDateTime,
+    ) -> Result<Certificate, RootError> {
+        let not_after = time::Duration::try_from(self.lifetime)
+            .ok()
+            .and_then(|l| now.checked_add(l));
+        let validity = Validity {
+            not_before: whole_seconds(now - MAX_BACKDATING),
+            not_after: whole_seconds(not_after.ok_or(RootError::Lifetime)?),
+        };
+        let serial = random_serial().ok_or(RootError::Randomness)?;
+        Ok(template::sign_root(
+            key,
+            &self.organization,
+            validity,
+            &serial,
+        )?)
+    }
+}
+
+/// Why no root was made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RootError {
+    /// It would end after the year 9999.
+    #[error("root lifetime beyond the calendar")]
+    Lifetime,
+    /// The system has no randomness.
+    #[error("no randomness for a serial number")]
+    Randomness,
+    /// The key fails.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}
