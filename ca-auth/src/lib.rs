@@ -1,1 +1,62 @@
 //! Who is calling a mesh CA, and for which names may they ask.
+//!
+//! ```text
+//! Evidence --Authenticators--> Caller --Authorizer--> Grant
+//! ```
+//!
+//! Whoever speaks the wire puts together the [`Evidence`]: plain data, no request of any protocol. Each
+//! [`Authenticator`] judges one kind of it. The [`Authorizer`] turns the [`Caller`] into a [`Grant`], and
+//! nothing else can make one: code that signs takes the names from a grant and so cannot forget to ask.
+//!
+//! This crate does not listen, does not verify TLS connections, reads no files and no clock. It tells
+//! callers nothing: its errors are for the log, and whoever answers decides how little to say.
+//!
+//! ```
+//! use std::time::Duration;
+//! use ca_auth::{
+//!     Audiences, Authenticators, Authorizer, Evidence, JwtAuthenticator, LocalIssuer, ServiceAccount,
+//!     Transport,
+//! };
+//! use time::OffsetDateTime;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let now = OffsetDateTime::UNIX_EPOCH;
+//! let issuer = LocalIssuer::generate()?;
+//! let hour = Duration::from_secs(3600);
+//! let token = issuer.issue(&ServiceAccount::new("shop", "cart")?, "istio-ca", hour, now)?;
+//!
+//! let mesh = "cluster.local".parse()?;
+//! let jwt = JwtAuthenticator::new(mesh, issuer.keys(), Audiences::default())
+//!     .with_issuer(LocalIssuer::NAME);
+//! let authenticators = Authenticators::new(vec![Box::new(jwt)]);
+//!
+//! let evidence = Evidence::new(Transport::Tls { client_chain: None })
+//!     .with_authorization(&format!("Bearer {token}"));
+//! let caller = authenticators.authenticate(&evidence, now).await?;
+//! let grant = Authorizer::own_names().authorize(caller, None)?;
+//! assert_eq!(grant.identities()[0].as_str(), "spiffe://cluster.local/ns/shop/sa/cart");
+//!
+//! // An hour later the token is over.
+//! assert!(authenticators.authenticate(&evidence, now + hour).await.is_err());
+//! # Ok(())
+//! # }
+//! ```
+
+mod authenticator;
+mod authorizer;
+mod caller;
+mod client_certificate;
+mod evidence;
+mod issuer_keys;
+mod jwt;
+mod local_issuer;
+
+pub use authenticator::{Authenticator, Authenticators, AuthnError, Plaintext, Reason, Refusal};
+pub use authorizer::{Authorizer, AuthzError, Grant};
+pub use caller::{Caller, Identities, Pod, ServiceAccount, Source, SubjectError};
+pub use client_certificate::ClientCertificateAuthenticator;
+pub use evidence::{BearerToken, Evidence, Transport};
+pub use issuer_keys::{IssuerKeys, IssuerKeysError};
+pub use jwt::{Audiences, JwtAuthenticator, TokenError};
+pub use local_issuer::{LocalIssuer, LocalIssuerError};

@@ -1,0 +1,247 @@
+//! The seam for ways to tell who is calling, and the order in which they are tried.
+
+use std::error::Error;
+use std::fmt;
+
+use ca_core::BoxFuture;
+use time::OffsetDateTime;
+
+use crate::caller::Caller;
+use crate::evidence::{Evidence, Transport};
+
+/// One way to tell who is calling.
+pub trait Authenticator: Send + Sync + fmt::Debug {
+    /// What the log calls it.
+    fn name(&self) -> &'static str;
+
+    /// Judges the evidence as of `now`.
+    ///
+    /// May ask somebody else and so may wait. **Whoever calls sets the deadline.**
+    fn authenticate<'a>(
+        &'a self,
+        evidence: &'a Evidence,
+        now: OffsetDateTime,
+    ) -> BoxFuture<'a, Result<Caller, AuthnError>>;
+}
+
+/// Why an authenticator does not vouch for a caller.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthnError {
+    /// The evidence has nothing this authenticator could judge.
+    #[error("not presented")]
+    NotPresented,
+    /// What was presented is not good. The caller gains nothing by trying again.
+    #[error("rejected: {0}")]
+    Rejected(#[source] Reason),
+    /// Somebody who must be asked did not answer. The caller should try again.
+    #[error("could not ask: {0}")]
+    CouldNotAsk(#[source] Reason),
+}
+
+/// A sentence for the log. **Never holds a token.**
+pub type Reason = Box<dyn Error + Send + Sync>;
+
+/// The authenticators of a server in the order they are tried. The first that vouches wins.
+#[derive(Debug)]
+pub struct Authenticators {
+    in_order: Vec<Box<dyn Authenticator>>,
+    plaintext: Plaintext,
+}
+
+/// What to do with requests that travelled in the clear.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Plaintext {
+    /// Refuse them, whatever they show: a token on such a connection is no longer a secret.
+    #[default]
+    Refuse,
+    /// Judge them as any other. For meshes where something else protects the connection.
+    Judge,
+}
+
+impl Authenticators {
+    /// Tries `in_order`; refuses requests that travelled in the clear.
+    pub fn new(in_order: Vec<Box<dyn Authenticator>>) -> Self {
+        Self {
+            in_order,
+            plaintext: Plaintext::default(),
+        }
+    }
+
+    /// Changes what happens to requests that travelled in the clear.
+    #[must_use]
+    pub fn with_plaintext(mut self, plaintext: Plaintext) -> Self {
+        self.plaintext = plaintext;
+        self
+    }
+
+    /// Tells who is calling.
+    ///
+    /// # Errors
+    /// When nobody vouches for the caller: with the reason each one gave.
+    pub async fn authenticate(
+        &self,
+        evidence: &Evidence,
+        now: OffsetDateTime,
+    ) -> Result<Caller, Refusal> {
+        let mut reasons = Vec::new();
+        if let (Transport::Plaintext, Plaintext::Refuse) = (evidence.transport(), self.plaintext) {
+            let reason = AuthnError::Rejected("the connection is not encrypted".into());
+            reasons.push(("transport", reason));
+            return Err(Refusal { reasons });
+        }
+        for authenticator in &self.in_order {
+            match authenticator.authenticate(evidence, now).await {
+                Ok(caller) => return Ok(caller),
+                Err(reason) => reasons.push((authenticator.name(), reason)),
+            }
+        }
+        Err(Refusal { reasons })
+    }
+}
+
+/// Nobody vouches for the caller. The display form is one line **for the log**; the wire is told
+/// only whether trying again may help.
+#[derive(Debug)]
+pub struct Refusal {
+    reasons: Vec<(&'static str, AuthnError)>,
+}
+
+impl Refusal {
+    /// Whether somebody could not be asked, so that the same evidence may be good later.
+    pub fn is_retryable(&self) -> bool {
+        self.reasons
+            .iter()
+            .any(|(_, reason)| matches!(reason, AuthnError::CouldNotAsk(_)))
+    }
+
+    /// The name of each authenticator with its reason, in the order they were tried.
+    pub fn reasons(&self) -> &[(&'static str, AuthnError)] {
+        &self.reasons
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("nobody vouches for the caller")?;
+        if self.reasons.is_empty() {
+            return f.write_str(": no authenticator is configured");
+        }
+        for (index, (name, reason)) in self.reasons.iter().enumerate() {
+            let separator = if index == 0 { ": " } else { "; " };
+            write!(f, "{separator}{name} {reason}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Error for Refusal {}
+
+#[cfg(test)]
+mod tests {
+    use ca_core::SpiffeId;
+
+    use super::*;
+    use crate::caller::{Identities, Source};
+
+    /// Gives the answer it was made with.
+    #[derive(Debug)]
+    struct Scripted(&'static str, Answer);
+
+    #[derive(Clone, Copy, Debug)]
+    enum Answer {
+        Vouch,
+        Absent,
+        Bad,
+        Unreachable,
+    }
+    use Answer::{Absent, Bad, Unreachable, Vouch};
+
+    impl Authenticator for Scripted {
+        fn name(&self) -> &'static str {
+            self.0
+        }
+
+        fn authenticate<'a>(
+            &'a self,
+            _evidence: &'a Evidence,
+            now: OffsetDateTime,
+        ) -> BoxFuture<'a, Result<Caller, AuthnError>> {
+            let answer = match self.1 {
+                Vouch => {
+                    let name: SpiffeId = format!("spiffe://td/ns/a/sa/{}", self.0).parse().unwrap();
+                    let source = Source::Token { issuer: None };
+                    Ok(Caller::new(self.0, source, Identities::from(name), now))
+                }
+                Absent => Err(AuthnError::NotPresented),
+                Bad => Err(AuthnError::Rejected("it is forged".into())),
+                Unreachable => Err(AuthnError::CouldNotAsk("no answer within 5s".into())),
+            };
+            Box::pin(async move { answer })
+        }
+    }
+
+    async fn ask(answers: &[(&'static str, Answer)]) -> Result<Caller, Refusal> {
+        let in_order = answers
+            .iter()
+            .map(|(name, answer)| Box::new(Scripted(name, *answer)) as Box<dyn Authenticator>)
+            .collect();
+        let evidence = Evidence::new(Transport::Tls { client_chain: None });
+        Authenticators::new(in_order)
+            .authenticate(&evidence, OffsetDateTime::UNIX_EPOCH)
+            .await
+    }
+
+    #[tokio::test]
+    async fn the_first_who_vouches_wins() {
+        for (answers, winner) in [
+            (&[("first", Vouch), ("second", Vouch)][..], "first"),
+            (&[("first", Absent), ("second", Vouch)], "second"),
+            (&[("first", Bad), ("second", Vouch)], "second"),
+            (&[("first", Unreachable), ("second", Vouch)], "second"),
+        ] {
+            let caller = ask(answers).await.unwrap();
+            assert_eq!(caller.authenticator, winner, "{answers:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refusal_keeps_every_reason_and_tells_whether_to_try_again() {
+        for (answers, retryable, line) in [
+            (
+                &[][..],
+                false,
+                "nobody vouches for the caller: no authenticator is configured",
+            ),
+            (
+                &[("a", Absent), ("b", Bad)],
+                false,
+                "nobody vouches for the caller: a not presented; b rejected: it is forged",
+            ),
+            (
+                &[("a", Unreachable), ("b", Absent)],
+                true,
+                "nobody vouches for the caller: a could not ask: no answer within 5s; \
+                 b not presented",
+            ),
+        ] {
+            let refusal = ask(answers).await.unwrap_err();
+            assert_eq!(refusal.is_retryable(), retryable, "{answers:?}");
+            assert_eq!(refusal.to_string(), line);
+            assert_eq!(refusal.reasons().len(), answers.len());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_in_the_clear_is_refused_unless_that_was_asked_for() {
+        let evidence = Evidence::new(Transport::Plaintext).with_authorization("Bearer good");
+        let all = || Authenticators::new(vec![Box::new(Scripted("all", Vouch))]);
+        let now = OffsetDateTime::UNIX_EPOCH;
+
+        let refusal = all().authenticate(&evidence, now).await.unwrap_err();
+        assert!(!refusal.is_retryable());
+        assert!(refusal.to_string().contains("not encrypted"), "{refusal}");
+
+        let judged = all().with_plaintext(Plaintext::Judge);
+        assert!(judged.authenticate(&evidence, now).await.is_ok());
+    }
+}

@@ -1,0 +1,368 @@
+//! Callers that show a signed token of a known issuer, such as a Kubernetes service account token.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ca_core::{BoxFuture, IdentityError, TrustDomain};
+use jsonwebtoken::Algorithm;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use time::{Duration, OffsetDateTime};
+
+use crate::authenticator::{Authenticator, AuthnError};
+use crate::caller::{Caller, Identities, Pod, ServiceAccount, Source, SubjectError};
+use crate::evidence::Evidence;
+use crate::issuer_keys::IssuerKeys;
+
+/// Accepts JSON Web Tokens (RFC 7519) in the compact form, signed by one of the given keys.
+///
+/// - `aud` must hold one of our audiences, as text or in a list.
+/// - `exp` must be there and in the future, to the second: Istio gives no grace either.
+/// - `nbf` may be at most [`NOT_BEFORE_LEEWAY`](Self::NOT_BEFORE_LEEWAY) in the future.
+/// - `iss` must be the issuer, if one was set.
+/// - `sub` must be exactly `system:serviceaccount:<namespace>:<service account>`. Where the claims of
+///   Kubernetes are there as well, they must agree with it.
+#[derive(Clone, Debug)]
+pub struct JwtAuthenticator {
+    trust_domain: TrustDomain,
+    keys: IssuerKeys,
+    audiences: Audiences,
+    issuer: Option<String>,
+}
+
+impl JwtAuthenticator {
+    /// How far the clock of an issuer may be ahead of ours. Only for the start of a token's life: a
+    /// token that is over is over.
+    pub const NOT_BEFORE_LEEWAY: Duration = Duration::minutes(1);
+
+    /// Longer tokens are refused unread. Those of Kubernetes have about 1 KiB.
+    pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
+
+    /// Accepts tokens that one of `keys` signed for one of `audiences`, and names their service
+    /// accounts in `trust_domain`.
+    pub fn new(trust_domain: TrustDomain, keys: IssuerKeys, audiences: Audiences) -> Self {
+        Self {
+            trust_domain,
+            keys,
+            audiences,
+            issuer: None,
+        }
+    }
+
+    /// Accepts only tokens whose `iss` is exactly `issuer`.
+    #[must_use]
+    pub fn with_issuer(mut self, issuer: impl Into<String>) -> Self {
+        self.issuer = Some(issuer.into());
+        self
+    }
+
+    fn judge(&self, token: &str, now: OffsetDateTime) -> Result<Caller, TokenError> {
+        if token.len() > Self::MAX_TOKEN_BYTES {
+            return Err(TokenError::TooLong);
+        }
+        // Nothing in the claims is looked at before the signature holds.
+        let claims: Claims = self.verified_claims(token)?;
+
+        let expires = instant(claims.exp);
+        if expires <= now {
+            return Err(TokenError::Expired { at: expires });
+        }
+        match claims.nbf.map(instant) {
+            Some(from) if from - now > Self::NOT_BEFORE_LEEWAY => {
+                return Err(TokenError::NotYetValid { from });
+            }
+            _ => {}
+        }
+        if self.issuer.is_some() && self.issuer != claims.iss {
+            return Err(TokenError::Issuer {
+                found: claims.iss.map(excerpt),
+            });
+        }
+        if !claims.aud.has_one_of(&self.audiences) {
+            return Err(TokenError::Audience {
+                found: claims.aud.shown(),
+            });
+        }
+        let account = ServiceAccount::from_user_name(&claims.sub)?;
+        let identity = account
+            .identity(&self.trust_domain)
+            .map_err(TokenError::Identity)?;
+        let source = Source::Token {
+            issuer: claims.iss.map(excerpt),
+        };
+        let mut caller = Caller::new(NAME, source, Identities::from(identity), expires);
+        if let Some(kubernetes) = claims.kubernetes {
+            caller.pod = kubernetes.pod_of(&account)?;
+        }
+        caller.service_account = Some(account);
+        Ok(caller)
+    }
+
+    fn verified_claims(&self, token: &str) -> Result<Claims, TokenError> {
+        let mut parts = token.split('.');
+        let (Some(header), Some(claims), Some(signature), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(TokenError::Form);
+        };
+        let message = &token.as_bytes()[..header.len() + 1 + claims.len()];
+        let signature = decode(signature).ok_or(TokenError::Form)?;
+
+        let header: Header = read("header", header)?;
+        if header.crit.is_some() {
+            // RFC 7515, 4.1.11: who does not know an extension that is critical must refuse.
+            return Err(TokenError::CriticalExtension);
+        }
+        let refused = || TokenError::Algorithm {
+            found: excerpt(&header.alg),
+        };
+        let algorithm: Algorithm = header.alg.parse().map_err(|_| refused())?;
+
+        let mut candidates = self.keys.candidates(header.kid.as_deref()).peekable();
+        if candidates.peek().is_none() {
+            return Err(TokenError::UnknownKey {
+                id: header.kid.as_deref().map(excerpt).unwrap_or_default(),
+            });
+        }
+        let mut fitting = candidates.filter(|key| key.fits(algorithm)).peekable();
+        if fitting.peek().is_none() {
+            return Err(refused());
+        }
+        if !fitting.any(|key| key.verifies(algorithm, message, &signature)) {
+            return Err(TokenError::Signature);
+        }
+        read("claims", claims)
+    }
+}
+
+impl Authenticator for JwtAuthenticator {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn authenticate<'a>(
+        &'a self,
+        evidence: &'a Evidence,
+        now: OffsetDateTime,
+    ) -> BoxFuture<'a, Result<Caller, AuthnError>> {
+        let verdict = match evidence.bearer_token() {
+            None => Err(AuthnError::NotPresented),
+            Some(token) => self
+                .judge(token.secret(), now)
+                .map_err(|error| AuthnError::Rejected(error.into())),
+        };
+        Box::pin(std::future::ready(verdict))
+    }
+}
+
+/// Whom tokens must be meant for: at least one name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Audiences(Vec<String>);
+
+impl Audiences {
+    /// These names, or `None` if there is none or an empty one among them.
+    pub fn new(names: Vec<String>) -> Option<Self> {
+        let good = !names.is_empty() && names.iter().all(|name| !name.is_empty());
+        good.then_some(Self(names))
+    }
+}
+
+impl Default for Audiences {
+    /// What the agents of Istio ask their tokens for.
+    fn default() -> Self {
+        Self(vec!["istio-ca".into()])
+    }
+}
+
+/// Why a token is rejected. For the log: none of these holds the token or its signature, and what they
+/// quote of it is short.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenError {
+    /// Longer than [`JwtAuthenticator::MAX_TOKEN_BYTES`].
+    #[error("the token is longer than {} bytes", JwtAuthenticator::MAX_TOKEN_BYTES)]
+    TooLong,
+    /// Not three parts in base64url.
+    #[error("not a signed JSON Web Token")]
+    Form,
+    /// A part is not the JSON it should be, or lacks a required member.
+    #[error("the {part} of the token cannot be read (column {column})")]
+    Json {
+        /// Which part.
+        part: &'static str,
+        /// Where in the part reading stopped.
+        column: usize,
+    },
+    /// The header names an extension that must be understood, and none is.
+    #[error("the token has critical extensions")]
+    CriticalExtension,
+    /// No key of the issuer makes signatures of this kind.
+    #[error("algorithm {found:?} does not fit the keys of the issuer")]
+    Algorithm {
+        /// What the header says.
+        found: String,
+    },
+    /// The issuer has no key of this ID.
+    #[error("the issuer has no key {id:?}")]
+    UnknownKey {
+        /// What the header says.
+        id: String,
+    },
+    /// No key of the issuer made the signature.
+    #[error("the signature does not verify")]
+    Signature,
+    /// Its time is over.
+    #[error("expired at {at}")]
+    Expired {
+        /// When.
+        at: OffsetDateTime,
+    },
+    /// Its time has not come.
+    #[error("not valid before {from}")]
+    NotYetValid {
+        /// From when on it is.
+        from: OffsetDateTime,
+    },
+    /// Another issuer than the one expected.
+    #[error("unexpected issuer {found:?}")]
+    Issuer {
+        /// What the token says.
+        found: Option<String>,
+    },
+    /// Meant for somebody else.
+    #[error("meant for {found}, not for us")]
+    Audience {
+        /// What the token says.
+        found: String,
+    },
+    /// The subject is not a service account.
+    #[error("subject: {0}")]
+    Subject(#[from] SubjectError),
+    /// The subject and the claims of Kubernetes speak of different accounts.
+    #[error("the subject and the kubernetes.io claims speak of different service accounts")]
+    Contradiction,
+    /// The account has no SPIFFE ID in this trust domain.
+    #[error("subject: {0}")]
+    Identity(#[source] IdentityError),
+}
+
+#[derive(Deserialize)]
+struct Header {
+    alg: String,
+    kid: Option<String>,
+    crit: Option<serde::de::IgnoredAny>,
+}
+
+/// Members that are given twice are an error: two readers could choose differently.
+#[derive(Deserialize)]
+struct Claims {
+    iss: Option<String>,
+    sub: String,
+    #[serde(default)]
+    aud: Aud,
+    /// Seconds since 1970, whole or not (RFC 7519, section 2).
+    exp: f64,
+    nbf: Option<f64>,
+    #[serde(rename = "kubernetes.io")]
+    kubernetes: Option<KubernetesClaims>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Aud {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl Aud {
+    fn has_one_of(&self, ours: &Audiences) -> bool {
+        self.names().iter().any(|name| ours.0.contains(name))
+    }
+
+    fn names(&self) -> &[String] {
+        match self {
+            Self::One(name) => std::slice::from_ref(name),
+            Self::Many(names) => names,
+        }
+    }
+
+    fn shown(&self) -> String {
+        match self.names() {
+            [] => "nobody".into(),
+            [first] => format!("{:?}", excerpt(first)),
+            [first, others @ ..] => format!("{:?} and {} more", excerpt(first), others.len()),
+        }
+    }
+}
+
+impl Default for Aud {
+    fn default() -> Self {
+        Self::Many(Vec::new())
+    }
+}
+
+#[derive(Deserialize)]
+struct KubernetesClaims {
+    namespace: Option<String>,
+    serviceaccount: Option<KubernetesObject>,
+    pod: Option<KubernetesObject>,
+}
+
+#[derive(Deserialize)]
+struct KubernetesObject {
+    name: String,
+    #[serde(default)]
+    uid: String,
+}
+
+impl KubernetesClaims {
+    fn pod_of(self, account: &ServiceAccount) -> Result<Option<Pod>, TokenError> {
+        let says_other =
+            |found: Option<&str>, expected| found.is_some_and(|found| found != expected);
+        let name = self
+            .serviceaccount
+            .as_ref()
+            .map(|found| found.name.as_str());
+        if says_other(self.namespace.as_deref(), account.namespace())
+            || says_other(name, account.name())
+        {
+            return Err(TokenError::Contradiction);
+        }
+        Ok(self
+            .pod
+            .map(|KubernetesObject { name, uid }| Pod { name, uid }))
+    }
+}
+
+fn read<T: DeserializeOwned>(part: &'static str, encoded: &str) -> Result<T, TokenError> {
+    let json = decode(encoded).ok_or(TokenError::Form)?;
+    // The library's own message would quote what it found.
+    serde_json::from_slice(&json).map_err(|error| TokenError::Json {
+        part,
+        column: error.column(),
+    })
+}
+
+fn decode(part: &str) -> Option<Vec<u8>> {
+    URL_SAFE_NO_PAD.decode(part).ok()
+}
+
+/// Times beyond what we can name become the last we can name: they are as far away.
+fn instant(seconds: f64) -> OffsetDateTime {
+    let (first, last) = (time::Date::MIN.midnight(), time::Date::MAX.midnight());
+    let (first, last) = (first.assume_utc(), last.assume_utc());
+    let bounded = seconds.clamp(first.unix_timestamp() as f64, last.unix_timestamp() as f64);
+    // Conversion from a float saturates and so cannot fail.
+    OffsetDateTime::UNIX_EPOCH
+        .checked_add(Duration::seconds(bounded.floor() as i64))
+        .unwrap_or(last)
+}
+
+/// Logs must not be filled by whoever sends tokens.
+fn excerpt(text: impl AsRef<str>) -> String {
+    text.as_ref().chars().take(64).collect()
+}
+
+const NAME: &str = "jwt";
+
+#[cfg(test)]
+mod tests;
