@@ -1,1 +1,40 @@
 //! A small certificate agent that serves Envoy over SDS.
+//!
+//! The agent makes a key, has it certified by an Istio-compatible CA, keeps the certificate fresh,
+//! and hands key, chain and roots to Envoy over a Unix socket:
+//!
+//! ```text
+//!    app (wires everything)
+//!      +--> sds/       answers Envoy ------------> secrets/
+//!      +--> output     writes files -------------> secrets/
+//!      +--> admin      health, readiness, metrics  secrets/
+//!                                                     | asks through
+//!                                                     v
+//!                                                 ca_client/    the Istio certificate service
+//!                                                     | proves who we are with
+//!                                                     v
+//!                                                 credential/   a token file
+//! ```
+//!
+//! What the crate is *not*: it never decides which identity a workload has (its flags say, and the
+//! CA judges), it never signs, and it reads nothing that Envoy says about itself.
+//!
+//! The binary is `main.rs`; everything it does is [`Config`] and [`App`].
+
+mod accept;
+mod admin;
+mod app;
+mod args;
+mod ca_client;
+mod clock;
+mod config;
+mod credential;
+mod metrics;
+mod output;
+mod sds;
+mod secrets;
+mod socket;
+
+pub use app::{App, AppError, Stop};
+pub use args::Args;
+pub use config::{Config, ConfigError};

@@ -1,3 +1,65 @@
 //! A small certificate agent.
 
-fn main() {}
+use std::{
+    io::{IsTerminal as _, Write as _, stderr},
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use sds_agent::{App, Args, Config, Stop};
+use tokio::signal::unix::{SignalKind, signal};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    tracing_subscriber::fmt()
+        .with_max_level(args.log_level)
+        .with_writer(stderr)
+        .with_ansi(stderr().is_terminal())
+        .init();
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sds-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+// One thread: there is one certificate to keep, and memory counts in every pod.
+#[tokio::main(flavor = "current_thread")]
+async fn run(args: Args) -> anyhow::Result<()> {
+    let config = Config::try_from(args)?;
+    let identity = config.identity().to_string();
+    let ca = config.ca_address().to_string();
+    let app = App::build(config)?;
+    let stop = Stop::new();
+    let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
+    let mut hangup = signal(SignalKind::hangup()).context("cannot handle SIGHUP")?;
+    let (stopper, renew_now) = (stop.clone(), app.renew_now());
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hangup.recv() => renew_now.notify_one(),
+            }
+        }
+        stopper.cancel();
+    });
+
+    announce(&app, &identity, &ca);
+    app.run(stop).await?;
+    Ok(())
+}
+
+/// One fact per line, for people and for scripts. Nobody need be listening.
+fn announce(app: &App, identity: &str, ca: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "mesh-ca sds-agent {}", env!("CARGO_PKG_VERSION"));
+    let _ = writeln!(out, "identity           {identity}");
+    let _ = writeln!(out, "certificates from  {ca}");
+    let _ = writeln!(out, "serving            {}", app.socket().display());
+    let _ = writeln!(out, "admin              {}", app.admin_address());
+}

@@ -1,0 +1,106 @@
+//! Health, readiness and metrics over HTTP.
+
+use std::{convert::Infallible, sync::Arc};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header::CONTENT_TYPE};
+use http_body_util::Full;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use time::OffsetDateTime;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{accept::accept_until, clock, metrics::Metrics, secrets::Secrets};
+
+/// What the endpoints tell about.
+#[derive(Clone)]
+pub(crate) struct Admin {
+    secrets: Secrets,
+    metrics: Arc<Metrics>,
+}
+
+impl Admin {
+    pub(crate) fn new(secrets: Secrets, metrics: Arc<Metrics>) -> Self {
+        Self { secrets, metrics }
+    }
+
+    /// Serves on `listener` until `stop`.
+    pub(crate) async fn run(self, listener: TcpListener, stop: CancellationToken) {
+        let mut http = http1::Builder::new();
+        // With a timer, a client that dawdles over its request is cut off after 30 s.
+        http.timer(TokioTimer::new());
+        accept_until(listener, stop, |connection| {
+            let admin = self.clone();
+            let service = service_fn(move |request: Request<Incoming>| {
+                let response = admin.respond(request.method(), request.uri().path(), clock::now());
+                async move { Ok::<_, Infallible>(response) }
+            });
+            http.serve_connection(TokioIo::new(connection), service)
+        })
+        .await;
+    }
+
+    fn respond(&self, method: &Method, path: &str, now: OffsetDateTime) -> Response<Full<Bytes>> {
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            return text(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "only GET is served here\n".to_owned(),
+            );
+        }
+        match path {
+            "/healthz" => text(StatusCode::OK, "ok\n".to_owned()),
+            "/readyz" => match self.readiness(now) {
+                Ok(ready) => text(StatusCode::OK, ready + "\n"),
+                Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, reason + "\n"),
+            },
+            "/metrics" => match self.metrics.render(&self.secrets, now) {
+                Ok(metrics) => {
+                    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+                    respond(StatusCode::OK, kind, metrics)
+                }
+                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+            },
+            _ => {
+                let known = "there are /healthz, /readyz and /metrics\n".to_owned();
+                text(StatusCode::NOT_FOUND, known)
+            }
+        }
+    }
+
+    /// Ready means that a valid certificate is being served. The socket needs no look: it was open
+    /// before this server was.
+    fn readiness(&self, now: OffsetDateTime) -> Result<String, String> {
+        let progress = self.secrets.progress();
+        let trouble = match &progress.last_error {
+            Some(error) => format!("; last attempt: {error}"),
+            None => String::new(),
+        };
+        if let Some(secret) = self.secrets.valid_at(now) {
+            return Ok(format!(
+                "certificate until {}{trouble}",
+                clock::show(secret.not_after())
+            ));
+        }
+        match progress.expires {
+            Some(at) => Err(format!(
+                "the certificate expired at {}{trouble}",
+                clock::show(at)
+            )),
+            None => Err(format!("no certificate yet{trouble}")),
+        }
+    }
+}
+
+fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+    respond(status, "text/plain; charset=utf-8", body)
+}
+
+fn respond(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, http::HeaderValue::from_static(kind));
+    response
+}

@@ -1,0 +1,161 @@
+//! Wires everything. The only file that names every concrete type.
+
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::Notify,
+    task::{JoinError, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    admin::Admin,
+    ca_client::{CaError, IstioCaClient},
+    config::Config,
+    metrics::Metrics,
+    output::{OutputError, OutputFolder},
+    sds::SecretService,
+    secrets::{self, Keeper},
+    socket::{self, SocketError},
+};
+
+/// An agent whose sockets are open and which has not asked for anything yet.
+#[derive(Debug)]
+pub struct App {
+    config: Config,
+    ca: IstioCaClient,
+    sds: UnixListener,
+    admin: TcpListener,
+    admin_address: SocketAddr,
+    output: Option<OutputFolder>,
+    renew_now: Arc<Notify>,
+}
+
+/// Tells an [`App`] to finish. Clones tell the same app.
+pub type Stop = CancellationToken;
+
+impl App {
+    /// Opens the sockets and checks the files, so that what cannot work is said at once. **Must be
+    /// called inside a tokio runtime.**
+    ///
+    /// # Errors
+    ///
+    /// When a socket cannot be opened, or a file that will be needed cannot be read or written. A CA
+    /// that cannot be reached is not an error: it may come.
+    pub fn build(config: Config) -> Result<Self, AppError> {
+        let ca = IstioCaClient::new(config.ca.clone());
+        ca.check_files()?;
+        let output = config
+            .output_dir
+            .as_deref()
+            .map(OutputFolder::open)
+            .transpose()?;
+        let sds = socket::bind(&config.socket)?;
+        let refused = |error| AppError::Admin {
+            address: config.admin_listen,
+            error,
+        };
+        let admin = std::net::TcpListener::bind(config.admin_listen).map_err(refused)?;
+        admin.set_nonblocking(true).map_err(refused)?;
+        let admin = TcpListener::from_std(admin).map_err(refused)?;
+        let admin_address = admin.local_addr().map_err(refused)?;
+        let renew_now = Arc::default();
+        Ok(Self {
+            config,
+            ca,
+            sds,
+            admin,
+            admin_address,
+            output,
+            renew_now,
+        })
+    }
+
+    /// Where Envoy is served.
+    pub fn socket(&self) -> &PathBuf {
+        &self.config.socket.path
+    }
+
+    /// Where health, readiness and metrics are served: the real port, also when 0 was asked for.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin_address
+    }
+
+    /// Renews the certificate at once each time it is notified.
+    pub fn renew_now(&self) -> Arc<Notify> {
+        Arc::clone(&self.renew_now)
+    }
+
+    /// Runs until `stop`, then lets open streams and requests finish.
+    ///
+    /// # Errors
+    ///
+    /// When a part of the agent ends before it was told to.
+    pub async fn run(self, stop: Stop) -> Result<(), AppError> {
+        let metrics = Arc::new(Metrics::new());
+        let (publisher, secrets) = secrets::channel();
+        let keeper = Keeper::new(
+            self.config.workload,
+            Box::new(self.ca),
+            publisher,
+            Arc::clone(&metrics),
+            self.renew_now,
+        );
+        let service = SecretService::new(secrets.clone(), Arc::clone(&metrics), stop.clone());
+        let admin = Admin::new(secrets.clone(), Arc::clone(&metrics));
+
+        let mut parts = JoinSet::new();
+        parts.spawn(service.run(self.sds));
+        parts.spawn(admin.run(self.admin, stop.clone()));
+        if let Some(output) = self.output {
+            parts.spawn(output.follow(secrets, metrics, stop.clone()));
+        }
+        parts.spawn(keeper.run(stop.clone()));
+
+        let mut outcome = Ok(());
+        while let Some(ended) = parts.join_next().await {
+            let early = match ended {
+                Err(error) => Some(AppError::Panicked(error)),
+                Ok(()) if !stop.is_cancelled() => Some(AppError::EndedEarly),
+                Ok(()) => None,
+            };
+            if let Some(error) = early {
+                // Half an agent is worse than none: whoever supervises us can start a whole one.
+                stop.cancel();
+                outcome = outcome.and(Err(error));
+            }
+        }
+        outcome
+    }
+}
+
+/// Why an agent cannot start, or has ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AppError {
+    /// A file for talking to the CA is not usable.
+    #[error(transparent)]
+    Ca(#[from] CaError),
+    /// The SDS socket cannot be opened.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The output folder cannot be written.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    /// The admin address cannot be listened on.
+    #[error("cannot listen on the admin address {address}")]
+    Admin {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        #[source]
+        error: io::Error,
+    },
+    /// A task panicked.
+    #[error("a part of the agent has failed")]
+    Panicked(#[source] JoinError),
+    /// A task returned although nobody told it to.
+    #[error("a part of the agent ended early")]
+    EndedEarly,
+}

@@ -1,0 +1,124 @@
+//! What was typed. What it means is in [`Config`](crate::Config).
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use ca_core::TrustDomain;
+use clap::Parser;
+use tracing::Level;
+
+use crate::ca_client::CaAddress;
+
+/// Keeps a workload certificate fresh and serves it to Envoy over SDS.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "sds-agent", version)]
+pub struct Args {
+    /// Address of the CA: `host:port` or `https://host:port`.
+    #[arg(long, env = "CA_ADDR", value_name = "ADDRESS")]
+    pub ca_addr: CaAddress,
+
+    /// Name that the CA's own certificate must have [default: the host of the address].
+    #[arg(long, value_name = "NAME")]
+    pub ca_server_name: Option<String>,
+
+    /// PEM file with the roots that the CA's own certificate must lead to.
+    #[arg(
+        long,
+        env = "CA_ROOT_CA",
+        value_name = "FILE",
+        default_value = "./var/run/secrets/istio/root-cert.pem"
+    )]
+    pub ca_root: PathBuf,
+
+    /// File with the token that proves this workload's identity to the CA. Read again at each use.
+    #[arg(
+        long,
+        env = "TOKEN_FILE",
+        value_name = "FILE",
+        default_value = "./var/run/secrets/tokens/istio-token"
+    )]
+    pub token_file: PathBuf,
+
+    /// Trust domain of the workload.
+    #[arg(long, env = "TRUST_DOMAIN", default_value = "cluster.local")]
+    pub trust_domain: TrustDomain,
+
+    /// Namespace of the workload.
+    #[arg(long, env = "POD_NAMESPACE")]
+    pub namespace: String,
+
+    /// Service account of the workload.
+    #[arg(long, env = "SERVICE_ACCOUNT")]
+    pub service_account: String,
+
+    /// Unix socket on which Envoy is served.
+    #[arg(
+        long,
+        value_name = "PATH",
+        default_value = "./var/run/secrets/workload-spiffe-uds/socket"
+    )]
+    pub socket: PathBuf,
+
+    /// Permissions of the socket, in octal. Whoever may write to it gets the workload's key.
+    #[arg(long, value_name = "MODE", default_value = "0666", value_parser = parse_mode)]
+    pub socket_mode: u32,
+
+    /// Lifetime that is asked for.
+    #[arg(long, env = "SECRET_TTL", default_value = "24h", value_parser = ca_core::parse_duration)]
+    pub secret_ttl: Duration,
+
+    /// Share of a certificate's life that is left when it is renewed, from 0 to 1.
+    #[arg(long, env = "SECRET_GRACE_PERIOD_RATIO", default_value_t = 0.5)]
+    pub renewal_ratio: f64,
+
+    /// How far the share may stray from that, either way, so that workloads do not renew as one.
+    #[arg(long, env = "SECRET_GRACE_PERIOD_RATIO_JITTER", default_value_t = 0.01)]
+    pub renewal_jitter: f64,
+
+    /// Folder for `key.pem`, `cert-chain.pem` and `root-cert.pem` [default: none are written].
+    #[arg(long, env = "OUTPUT_CERTS", value_name = "FOLDER")]
+    pub output_dir: Option<PathBuf>,
+
+    /// Address of `/healthz`, `/readyz` and `/metrics`.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15020")]
+    pub admin_listen: SocketAddr,
+
+    /// Cluster that the workload runs in, as the CA knows it.
+    #[arg(long, env = "CLUSTER_ID", default_value = "Kubernetes")]
+    pub cluster_id: String,
+
+    /// Signer that the CA should use [default: the CA's choice].
+    #[arg(long, env = "ISTIO_META_CERT_SIGNER", value_name = "NAME")]
+    pub cert_signer: Option<String>,
+
+    /// How much is logged: error, warn, info, debug or trace.
+    #[arg(long, env = "LOG_LEVEL", default_value = "info")]
+    pub log_level: Level,
+}
+
+fn parse_mode(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o777 => Ok(mode),
+        _ => Err("permissions are up to three octal digits, such as 0660".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn flags_are_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn modes_are_octal() {
+        assert_eq!(parse_mode("0660"), Ok(0o660));
+        assert_eq!(parse_mode("600"), Ok(0o600));
+        for wrong in ["", "rw", "888", "10666", "-1"] {
+            assert!(parse_mode(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Asking a certificate authority: the seam, and what every implementation shares.
+
+mod address;
+mod connection;
+mod istio;
+
+use std::{io, time::Duration};
+
+use ca_core::{BoxFuture, CertificateError, IssuedChain, TrustError};
+
+pub(crate) use address::CaAddress;
+pub(crate) use istio::IstioCaClient;
+
+use crate::credential::TokenError;
+
+/// A certificate authority as an agent sees it.
+///
+/// What comes back is parsed, **not yet judged**: whether it fits the key and the identity is for
+/// [`WorkloadSecret`](crate::secrets::WorkloadSecret) to say.
+pub(crate) trait CaClient: Send + Sync {
+    /// Has a CSR signed. The implementation bounds the time that this may take.
+    fn sign(
+        &self,
+        csr_pem: String,
+        lifetime: Duration,
+    ) -> BoxFuture<'_, Result<IssuedChain, CaError>>;
+}
+
+/// Why there is no certificate. All of these are worth another try later: tokens are replaced, CAs
+/// come back, and policies are corrected.
+#[derive(Debug, thiserror::Error)]
+pub enum CaError {
+    /// We have nothing to show.
+    #[error(transparent)]
+    Credential(#[from] TokenError),
+    /// We do not know whom to trust.
+    #[error("cannot read the CA's roots from {path}")]
+    RootFile {
+        /// The file.
+        path: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// We do not know whom to trust.
+    #[error("the CA's roots in {path} are not certificates")]
+    Roots {
+        /// The file.
+        path: String,
+        /// Why not.
+        #[source]
+        source: TrustError,
+    },
+    /// Nobody is there.
+    #[error("cannot connect to the CA at {address}")]
+    Connect {
+        /// Who should be there.
+        address: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// Somebody is there, but not the CA that we trust, or it does not speak our protocol.
+    #[error("cannot set up TLS with the CA at {address}")]
+    Tls {
+        /// Who should be there.
+        address: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The connection is unusable.
+    #[error("cannot speak HTTP/2 with the CA at {address}")]
+    Http {
+        /// Who should be there.
+        address: String,
+        /// Why not.
+        #[source]
+        source: hyper::Error,
+    },
+    /// The CA took too long.
+    #[error("no answer from the CA at {address} within {} s", .limit.as_secs())]
+    TimedOut {
+        /// Who was asked.
+        address: String,
+        /// For how long.
+        limit: Duration,
+    },
+    /// The CA said no.
+    #[error("the CA at {address} refused: {code}: {message}", code = code_name(*.code))]
+    Refused {
+        /// Who was asked.
+        address: String,
+        /// The gRPC status.
+        code: tonic::Code,
+        /// What it says.
+        message: String,
+    },
+    /// An answer without roots.
+    #[error(
+        "the CA's answer has {0} elements, and at least two are needed: the certificate and the roots"
+    )]
+    TooFewElements(usize),
+    /// An answer that does not parse.
+    #[error("element {index} of the CA's answer is not a certificate")]
+    Element {
+        /// Which one, from 0.
+        index: usize,
+        /// Why not.
+        #[source]
+        source: CertificateError,
+    },
+    /// More than one certificate where one belongs.
+    #[error("element {0} of the CA's answer holds more than one certificate")]
+    ElementTooLong(usize),
+    /// An answer without usable roots.
+    #[error("the last element of the CA's answer does not hold roots")]
+    AnswerRoots(#[source] TrustError),
+}
+
+/// As gRPC writes it: `Unauthenticated`, `InvalidArgument`.
+fn code_name(code: tonic::Code) -> String {
+    format!("{code:?}")
+}

@@ -1,0 +1,160 @@
+//! A client of `istio.v1.auth.IstioCertificateService`.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use ca_core::{BoxFuture, Certificate, CertificateChain, IssuedChain, TrustBundle};
+use ca_proto::istio::v1::auth::{
+    IstioCertificateRequest, istio_certificate_service_client::IstioCertificateServiceClient,
+};
+use prost_types::{Struct, Value, value::Kind};
+use tonic::{
+    Request, Status,
+    metadata::{Ascii, MetadataValue},
+};
+use zeroize::Zeroizing;
+
+use super::{CaClient, CaError, connection::Connection};
+use crate::{config::IstioCaConfig, credential::TokenFile};
+
+/// How long one request may take, connecting included.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Asks an Istio-compatible CA.
+///
+/// Each request has a connection of its own. Requests are half a certificate's life apart, often
+/// twelve hours: a connection kept that long costs the CA memory for every workload of the mesh, and
+/// tends to have died unnoticed in some middlebox, which costs the one request that matters its
+/// deadline. It also makes each request see the current root file.
+#[derive(Clone, Debug)]
+pub(crate) struct IstioCaClient {
+    config: IstioCaConfig,
+    token: TokenFile,
+}
+
+impl IstioCaClient {
+    pub(crate) fn new(config: IstioCaConfig) -> Self {
+        let token = TokenFile::new(&config.token_file);
+        Self { config, token }
+    }
+
+    /// Reads every file that a request will need, so that a wrong path is found at once.
+    ///
+    /// # Errors
+    ///
+    /// When the token or the roots cannot be read now.
+    pub(crate) fn check_files(&self) -> Result<(), CaError> {
+        super::connection::client_tls(&self.config)?;
+        self.token.read()?;
+        Ok(())
+    }
+
+    async fn ask(&self, csr_pem: String, lifetime: Duration) -> Result<Vec<String>, CaError> {
+        let request = self.request(csr_pem, lifetime)?;
+        let connection = Connection::open(&self.config).await?;
+        let origin = self.config.address.origin().clone();
+        let mut client = IstioCertificateServiceClient::with_origin(connection, origin);
+        let response = client.create_certificate(request).await;
+        Ok(response
+            .map_err(|status| self.refused(&status))?
+            .into_inner()
+            .cert_chain)
+    }
+
+    fn request(
+        &self,
+        csr: String,
+        lifetime: Duration,
+    ) -> Result<Request<IstioCertificateRequest>, CaError> {
+        let mut request = Request::new(IstioCertificateRequest {
+            csr,
+            validity_duration: i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX),
+            metadata: self.config.signer.as_deref().map(signer_metadata),
+        });
+        // The CA learns how long we will wait, and need not work for an answer nobody reads.
+        request.set_timeout(DEADLINE);
+        let token = self.token.read()?;
+        request
+            .metadata_mut()
+            .insert("authorization", bearer(&token));
+        if let Ok(cluster) = MetadataValue::try_from(&self.config.cluster_id) {
+            request.metadata_mut().insert("clusterid", cluster);
+        }
+        Ok(request)
+    }
+
+    fn refused(&self, status: &Status) -> CaError {
+        CaError::Refused {
+            address: self.config.address.to_string(),
+            code: status.code(),
+            message: status.message().to_owned(),
+        }
+    }
+}
+
+impl CaClient for IstioCaClient {
+    fn sign(
+        &self,
+        csr_pem: String,
+        lifetime: Duration,
+    ) -> BoxFuture<'_, Result<IssuedChain, CaError>> {
+        Box::pin(async move {
+            let answer = tokio::time::timeout(DEADLINE, self.ask(csr_pem, lifetime));
+            let elements = answer.await.map_err(|_| CaError::TimedOut {
+                address: self.config.address.to_string(),
+                limit: DEADLINE,
+            })??;
+            parse_answer(&elements)
+        })
+    }
+}
+
+/// The leaf, then one intermediate per element, and last the whole root bundle.
+fn parse_answer(elements: &[String]) -> Result<IssuedChain, CaError> {
+    let [leaf, between @ .., roots] = elements else {
+        return Err(CaError::TooFewElements(elements.len()));
+    };
+    let leaf = one_certificate(0, leaf)?;
+    let roots = TrustBundle::from_pem(roots.as_bytes()).map_err(CaError::AnswerRoots)?;
+    let mut intermediates = Vec::with_capacity(between.len());
+    for (index, element) in (1..).zip(between) {
+        let certificate = one_certificate(index, element)?;
+        // Some CAs repeat their root here. A peer must have it already, so it is not served.
+        if !(certificate.is_self_issued() && roots.contains(&certificate)) {
+            intermediates.push(certificate);
+        }
+    }
+    Ok(IssuedChain::new(
+        CertificateChain::new(leaf, intermediates),
+        roots,
+    ))
+}
+
+fn one_certificate(index: usize, element: &str) -> Result<Certificate, CaError> {
+    let mut certificates = Certificate::all_from_pem(element.as_bytes())
+        .map_err(|source| CaError::Element { index, source })?;
+    match certificates.pop() {
+        Some(certificate) if certificates.is_empty() => Ok(certificate),
+        _ => Err(CaError::ElementTooLong(index)),
+    }
+}
+
+fn bearer(token: &str) -> MetadataValue<Ascii> {
+    let text = Zeroizing::new(format!("Bearer {token}"));
+    #[expect(
+        clippy::expect_used,
+        reason = "a token is printable, as `TokenFile::read` promises"
+    )]
+    let mut value = MetadataValue::try_from(text.as_str()).expect("printable ASCII");
+    // Keeps it out of `Debug` and out of HTTP/2's compression tables.
+    value.set_sensitive(true);
+    value
+}
+
+fn signer_metadata(signer: &str) -> Struct {
+    let value = Value {
+        kind: Some(Kind::StringValue(signer.to_owned())),
+    };
+    Struct {
+        fields: BTreeMap::from([("CertSigner".to_owned(), value)]),
+    }
+}

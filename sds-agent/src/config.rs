@@ -1,0 +1,174 @@
+//! What the flags mean, grouped by who needs it.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use ca_core::{IdentityError, RenewalError, RenewalPolicy, SpiffeId};
+use rustls::pki_types::ServerName;
+
+use crate::{args::Args, ca_client::CaAddress};
+
+/// Everything that the agent needs to know, checked as far as it can be without touching a file.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What the certificate must say, and how it is kept.
+    pub(crate) workload: WorkloadConfig,
+    /// How the CA is reached.
+    pub(crate) ca: IstioCaConfig,
+    /// Where Envoy is served.
+    pub(crate) socket: SocketConfig,
+    /// Where files are written, if anywhere.
+    pub(crate) output_dir: Option<PathBuf>,
+    /// Where health, readiness and metrics are served.
+    pub(crate) admin_listen: SocketAddr,
+}
+
+/// What [`Keeper`](crate::secrets::Keeper) needs to know.
+#[derive(Clone, Debug)]
+pub(crate) struct WorkloadConfig {
+    pub(crate) identity: SpiffeId,
+    pub(crate) lifetime: Duration,
+    pub(crate) renewal: RenewalPolicy,
+}
+
+/// What [`IstioCaClient`](crate::ca_client::IstioCaClient) needs to know.
+#[derive(Clone, Debug)]
+pub(crate) struct IstioCaConfig {
+    pub(crate) address: CaAddress,
+    pub(crate) server_name: ServerName<'static>,
+    pub(crate) root_file: PathBuf,
+    pub(crate) token_file: PathBuf,
+    pub(crate) cluster_id: String,
+    pub(crate) signer: Option<String>,
+}
+
+/// What [`socket::bind`](crate::socket::bind) needs to know.
+#[derive(Clone, Debug)]
+pub(crate) struct SocketConfig {
+    pub(crate) path: PathBuf,
+    pub(crate) mode: u32,
+}
+
+impl Config {
+    /// The identity that the agent asks certificates for.
+    pub fn identity(&self) -> &SpiffeId {
+        &self.workload.identity
+    }
+
+    /// The CA, as it was typed.
+    pub fn ca_address(&self) -> impl std::fmt::Display {
+        &self.ca.address
+    }
+}
+
+impl TryFrom<Args> for Config {
+    type Error = ConfigError;
+
+    fn try_from(args: Args) -> Result<Self, ConfigError> {
+        let identity =
+            SpiffeId::workload(&args.trust_domain, &args.namespace, &args.service_account)?;
+        let renewal = RenewalPolicy::new(args.renewal_ratio, args.renewal_jitter)?;
+        // The wire counts whole seconds, and zero means that the server chooses.
+        if args.secret_ttl.as_secs() == 0 {
+            return Err(ConfigError::LifetimeTooShort);
+        }
+        let name = match args.ca_server_name {
+            Some(name) if !name.is_empty() => name,
+            _ => args.ca_addr.host().to_owned(),
+        };
+        let server_name =
+            ServerName::try_from(name.clone()).map_err(|_| ConfigError::ServerName(name))?;
+        Ok(Self {
+            workload: WorkloadConfig {
+                identity,
+                lifetime: args.secret_ttl,
+                renewal,
+            },
+            ca: IstioCaConfig {
+                address: args.ca_addr,
+                server_name,
+                root_file: args.ca_root,
+                token_file: args.token_file,
+                cluster_id: args.cluster_id,
+                // Istio's templates set variables that are not in use to nothing.
+                signer: args.cert_signer.filter(|name| !name.is_empty()),
+            },
+            socket: SocketConfig {
+                path: args.socket,
+                mode: args.socket_mode,
+            },
+            output_dir: args.output_dir.filter(|path| !path.as_os_str().is_empty()),
+            admin_listen: args.admin_listen,
+        })
+    }
+}
+
+/// Flags that cannot be meant.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// Trust domain, namespace and service account do not make a SPIFFE ID.
+    #[error("the identity is not a SPIFFE ID")]
+    Identity(#[from] IdentityError),
+    /// Ratio or jitter is not a share.
+    #[error(transparent)]
+    Renewal(#[from] RenewalError),
+    /// Less than a second.
+    #[error("a lifetime below one second cannot be asked for")]
+    LifetimeTooShort,
+    /// Neither a DNS name nor an IP address.
+    #[error("{0:?} is neither a DNS name nor an IP address, so no CA certificate can have it")]
+    ServerName(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    fn config(extra: &[&str]) -> Result<Config, ConfigError> {
+        let base = [
+            "sds-agent",
+            "--ca-addr",
+            "ca.example:15012",
+            "--namespace",
+            "ns",
+        ];
+        let args = base.iter().chain(&["--service-account", "sa"]).chain(extra);
+        Args::try_parse_from(args).unwrap().try_into()
+    }
+
+    #[test]
+    fn identity_follows_istio() {
+        let config = config(&[]).unwrap();
+        assert_eq!(
+            config.identity().as_str(),
+            "spiffe://cluster.local/ns/ns/sa/sa"
+        );
+    }
+
+    #[test]
+    fn empty_means_absent() {
+        let config = config(&["--output-dir", "", "--cert-signer", ""]).unwrap();
+        assert!(config.output_dir.is_none() && config.ca.signer.is_none());
+    }
+
+    #[test]
+    fn the_host_of_the_address_is_the_expected_name_unless_another_is_given() {
+        let name = config(&[]).unwrap().ca.server_name;
+        assert_eq!(name.to_str(), "ca.example");
+        let name = config(&["--ca-server-name", "istiod.istio-system.svc"])
+            .unwrap()
+            .ca
+            .server_name;
+        assert_eq!(name.to_str(), "istiod.istio-system.svc");
+        assert!(config(&["--ca-server-name", "no spaces"]).is_err());
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        assert!(config(&["--secret-ttl", "300ms"]).is_err());
+        assert!(config(&["--renewal-ratio", "2"]).is_err());
+        assert!(config(&["--namespace", "a/b"]).is_err() || config(&["--namespace", ""]).is_err());
+    }
+}

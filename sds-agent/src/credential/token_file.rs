@@ -1,0 +1,93 @@
+//! A bearer token in a file that somebody else keeps fresh.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use zeroize::Zeroizing;
+
+/// The file. **Its content is read again at each use**: the kubelet replaces a projected token long
+/// before it expires.
+#[derive(Clone, Debug)]
+pub(crate) struct TokenFile(PathBuf);
+
+impl TokenFile {
+    pub(crate) fn new(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
+    /// The token as it is now, without the white space that editors and shells leave around it.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, is empty, or holds what cannot go into a header.
+    pub(crate) fn read(&self) -> Result<Zeroizing<String>, TokenError> {
+        // Blocking on purpose: the file lies in memory (a projected volume), and a hop to another
+        // thread would cost more than the read.
+        let text = fs::read(&self.0).map_err(|error| TokenError::Read(self.0.clone(), error))?;
+        let text = Zeroizing::new(text);
+        let token = text.trim_ascii();
+        if token.is_empty() {
+            return Err(TokenError::Empty(self.0.clone()));
+        }
+        if !token.iter().all(u8::is_ascii_graphic) {
+            return Err(TokenError::NotAToken(self.0.clone()));
+        }
+        Ok(Zeroizing::new(
+            token.iter().copied().map(char::from).collect(),
+        ))
+    }
+}
+
+/// Why there is no token.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// The file is missing or unreadable.
+    #[error("cannot read the token file {}", .0.display())]
+    Read(PathBuf, #[source] io::Error),
+    /// The file has nothing in it.
+    #[error("the token file {} is empty", .0.display())]
+    Empty(PathBuf),
+    /// The file has something else in it.
+    #[error("the token file {} does not hold one line of text", .0.display())]
+    NotAToken(PathBuf),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn white_space_around_a_token_is_dropped_and_each_read_is_fresh() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        let file = TokenFile::new(&path);
+        assert!(matches!(file.read(), Err(TokenError::Read(..))));
+        fs::write(&path, "one.two.three\n").unwrap();
+        assert_eq!(*file.read().unwrap(), "one.two.three");
+        fs::write(&path, " four ").unwrap();
+        assert_eq!(*file.read().unwrap(), "four");
+        fs::write(&path, "\n").unwrap();
+        assert!(matches!(file.read(), Err(TokenError::Empty(_))));
+        for wrong in ["two\nlines", "a\0b", "t\u{f6}ken"] {
+            fs::write(&path, wrong).unwrap();
+            assert!(
+                matches!(file.read(), Err(TokenError::NotAToken(_))),
+                "{wrong:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn errors_name_the_file_and_nothing_of_its_content() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        fs::write(&path, "secret words").unwrap();
+        let text = TokenFile::new(&path).read().unwrap_err().to_string();
+        assert!(
+            text.contains("/token") && !text.contains("secret"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,253 @@
+//! Every metric of the agent, on one page.
+//!
+//! Names that Istio's agent has too are spelled as it spells them, prefix `istio_agent_` included,
+//! so that its dashboards and alerts keep working. The others start with `sds_agent_`.
+
+use std::{sync::atomic::AtomicU64, time::Duration};
+
+use prometheus_client::{
+    encoding::{EncodeMetric, MetricEncoder, text::encode},
+    metrics::{MetricType, TypedMetric, counter::Counter, family::Family, gauge::Gauge},
+    registry::{Metric, Registry},
+};
+use time::OffsetDateTime;
+
+use crate::{
+    sds::SecretName,
+    secrets::{Progress, Secrets},
+};
+
+type Labels = [(&'static str, &'static str); 1];
+type Seconds = Gauge<f64, AtomicU64>;
+
+/// Handles to the metrics. Whoever does something counts it here.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    latency: Family<Labels, Plain>,
+    requests: Family<Labels, Plain>,
+    failed_requests: Family<Labels, Plain>,
+    retries: Family<Labels, Plain>,
+    /// Responses that clients refused.
+    pub(crate) rejects: Plain,
+    /// Requests about responses that were no longer the latest.
+    pub(crate) stale: Plain,
+    expiry: Family<Labels, Seconds>,
+    next_attempt: Seconds,
+    last_success: Seconds,
+    pushes: Family<Labels, Counter>,
+    /// Open SDS streams.
+    pub(crate) streams: Gauge,
+    /// Attempts to write the output folder that failed.
+    pub(crate) output_failures: Counter,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut registry = Registry::default();
+        let mut istio = Page(registry.sub_registry_with_prefix("istio_agent"));
+        let latency = istio.add(
+            "outgoing_latency",
+            "Time spent on requests to the CA, in ms",
+        );
+        let requests = istio.add("num_outgoing_requests", "Requests to the CA");
+        let failed_requests = istio.add("num_failed_outgoing_requests", "Failed requests");
+        let retries = istio.add(
+            "num_outgoing_retries",
+            "Attempts that followed a failed one",
+        );
+        let rejects = istio.add(
+            "pilot_total_xds_rejects",
+            "SDS responses that clients refused",
+        );
+        let stale = istio.add(
+            "pilot_xds_expired_nonce",
+            "SDS requests about an older response",
+        );
+        let expiry = istio.add(
+            "cert_expiry_seconds",
+            "Seconds until the certificate expires; negative once it has",
+        );
+        let mut own = Page(registry.sub_registry_with_prefix("sds_agent"));
+        let next_attempt = own.add(
+            "next_renewal_timestamp_seconds",
+            "When the CA is asked next, in Unix time; 0 before the first attempt",
+        );
+        let last_success = own.add(
+            "last_success_timestamp_seconds",
+            "When a certificate was last obtained, in Unix time; 0 before the first",
+        );
+        let pushes = own.add("pushes", "Secrets sent to SDS clients");
+        let streams = own.add("streams", "Open SDS streams");
+        let output_failures = own.add(
+            "output_failures",
+            "Attempts to write the output folder that failed",
+        );
+        Self {
+            registry,
+            latency,
+            requests,
+            failed_requests,
+            retries,
+            rejects,
+            stale,
+            expiry,
+            next_attempt,
+            last_success,
+            pushes,
+            streams,
+            output_failures,
+        }
+    }
+
+    /// The CA was asked.
+    pub(crate) fn asked(&self, took: Duration) {
+        self.requests.get_or_create(&CSR).add(1.0);
+        self.latency
+            .get_or_create(&CSR)
+            .add(took.as_secs_f64() * 1e3);
+    }
+
+    /// The CA's answer was no, none, or unfit.
+    pub(crate) fn failed(&self) {
+        self.failed_requests.get_or_create(&CSR).add(1.0);
+    }
+
+    /// The CA is about to be asked again because the last time failed.
+    pub(crate) fn retried(&self) {
+        self.retries.get_or_create(&CSR).add(1.0);
+    }
+
+    /// These secrets were sent to a client.
+    pub(crate) fn pushed(&self, names: &[SecretName]) {
+        for name in names {
+            self.pushes
+                .get_or_create(&[("resource_name", name.as_str())])
+                .inc();
+        }
+    }
+
+    /// Everything in the text format of OpenMetrics.
+    ///
+    /// # Errors
+    ///
+    /// Never in practice: writing to a `String` does not fail.
+    pub(crate) fn render(
+        &self,
+        secrets: &Secrets,
+        now: OffsetDateTime,
+    ) -> Result<String, std::fmt::Error> {
+        let Progress {
+            last_success,
+            next_attempt,
+            expires,
+            ..
+        } = secrets.progress();
+        if let Some(expires) = expires {
+            let left = (expires - now).as_seconds_f64();
+            self.expiry
+                .get_or_create(&[("resource_name", SecretName::DEFAULT.as_str())])
+                .set(left);
+        }
+        self.next_attempt.set(unix(next_attempt));
+        self.last_success.set(unix(last_success));
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+const CSR: Labels = [("request_type", "csr")];
+
+/// A counter whose name is written as it is. OpenMetrics would append `_total`, which Istio's names
+/// do not have.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Plain(Counter<f64, AtomicU64>);
+
+impl Plain {
+    /// Counts one.
+    pub(crate) fn inc(&self) {
+        self.add(1.0);
+    }
+
+    fn add(&self, amount: f64) {
+        self.0.inc_by(amount);
+    }
+}
+
+impl EncodeMetric for Plain {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
+        // A bare sample; the type that goes with it says that it is no gauge.
+        encoder.encode_gauge(&self.0.get())
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Unknown
+    }
+}
+
+impl TypedMetric for Plain {
+    const TYPE: MetricType = MetricType::Unknown;
+}
+
+/// Registers metrics under one prefix.
+struct Page<'a>(&'a mut Registry);
+
+impl Page<'_> {
+    fn add<M: Metric + Default + Clone>(&mut self, name: &str, help: &str) -> M {
+        let metric = M::default();
+        self.0.register(name, help, metric.clone());
+        metric
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "seconds since 1970 fit for a while"
+)]
+fn unix(at: Option<OffsetDateTime>) -> f64 {
+    at.map_or(0.0, |at| at.unix_timestamp() as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+    use crate::secrets;
+
+    #[test]
+    fn names_are_those_that_dashboards_know() {
+        let (publisher, secrets) = secrets::channel();
+        let metrics = Metrics::new();
+        metrics.asked(Duration::from_millis(250));
+        metrics.failed();
+        metrics.retried();
+        metrics.rejects.inc();
+        metrics.pushed(&[SecretName::DEFAULT]);
+        publisher.report(|progress| {
+            progress.expires = Some(datetime!(2026-11-21 13:00 UTC));
+            progress.last_success = Some(datetime!(2026-11-21 12:00 UTC));
+        });
+        let text = metrics
+            .render(&secrets, datetime!(2026-11-21 13:00:10 UTC))
+            .unwrap();
+        for line in [
+            "istio_agent_outgoing_latency{request_type=\"csr\"} 250.0",
+            "istio_agent_num_outgoing_requests{request_type=\"csr\"} 1.0",
+            "istio_agent_num_failed_outgoing_requests{request_type=\"csr\"} 1.0",
+            "istio_agent_num_outgoing_retries{request_type=\"csr\"} 1.0",
+            "istio_agent_pilot_total_xds_rejects 1.0",
+            "istio_agent_cert_expiry_seconds{resource_name=\"default\"} -10.0",
+            "sds_agent_last_success_timestamp_seconds 1795262400.0",
+            "sds_agent_pushes_total{resource_name=\"default\"} 1",
+            "sds_agent_streams 0",
+            "# EOF",
+        ] {
+            assert!(
+                text.lines().any(|found| found == line),
+                "no {line} in\n{text}"
+            );
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! One key with its certificate and the roots, checked before anybody can see them.
+
+use std::fmt;
+
+use ca_core::{ChainError, IssuedChain, PrivateKey, SigningKey as _, SpiffeId, SubjectName};
+use time::OffsetDateTime;
+use zeroize::Zeroizing;
+
+use crate::clock;
+
+/// Key, certificate chain and roots that belong together.
+///
+/// One that exists was valid for its identity when it was made: Envoy accepts nearly anything over
+/// SDS, and then fails connections, so what is wrong must never get that far.
+pub(crate) struct WorkloadSecret {
+    key_pem: Zeroizing<String>,
+    issued: IssuedChain,
+    obtained: OffsetDateTime,
+    /// Which one this is, from 1.
+    generation: u64,
+    /// The generation in which the roots last changed.
+    roots_generation: u64,
+}
+
+/// What a client may ask for. Ordered as it should be pushed: when a root changes, a proxy should
+/// trust the new one before it shows a certificate of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Part {
+    /// The roots.
+    Roots,
+    /// Key and certificate.
+    KeyPair,
+}
+
+impl WorkloadSecret {
+    /// Judges what a CA answered.
+    ///
+    /// # Errors
+    ///
+    /// When the certificate is for another key or another identity, is not valid now, or does not
+    /// lead to the roots that came with it.
+    pub(crate) fn verified(
+        key: &PrivateKey,
+        issued: IssuedChain,
+        identity: &SpiffeId,
+        previous: Option<&Self>,
+        now: OffsetDateTime,
+    ) -> Result<Self, Unfit> {
+        let leaf = issued.chain().leaf();
+        if leaf.public_key() != key.public_key() {
+            return Err(Unfit::Key);
+        }
+        let wanted = SubjectName::Spiffe(identity.clone());
+        if leaf.names() != [wanted] || leaf.other_names() != 0 {
+            return Err(Unfit::Identity {
+                wanted: identity.clone(),
+                found: leaf.names().iter().map(ToString::to_string).collect(),
+            });
+        }
+        if now < leaf.not_before() {
+            return Err(Unfit::NotYetValid(leaf.not_before()));
+        }
+        if leaf.not_after() <= now {
+            return Err(Unfit::Expired(leaf.not_after()));
+        }
+        issued.chain().verify(issued.roots(), now)?;
+        let generation = previous.map_or(1, |previous| previous.generation + 1);
+        let roots_generation = previous
+            .filter(|previous| previous.issued.roots() == issued.roots())
+            .map_or(generation, |previous| previous.roots_generation);
+        Ok(Self {
+            key_pem: key.to_pkcs8_pem(),
+            issued,
+            obtained: now,
+            generation,
+            roots_generation,
+        })
+    }
+
+    /// The private key, PKCS#8.
+    pub(crate) fn key_pem(&self) -> &str {
+        &self.key_pem
+    }
+
+    /// The leaf and its intermediates. **Without the root**: a peer that trusts the root has it
+    /// already, and a peer that does not is not helped by it.
+    pub(crate) fn chain_pem(&self) -> String {
+        self.issued.chain().to_pem()
+    }
+
+    /// The roots.
+    pub(crate) fn roots_pem(&self) -> &str {
+        self.issued.roots().to_pem()
+    }
+
+    /// The leaf's serial number.
+    pub(crate) fn serial(&self) -> String {
+        self.issued.chain().leaf().serial()
+    }
+
+    /// When the certificate ends.
+    pub(crate) fn not_after(&self) -> OffsetDateTime {
+        self.issued.chain().leaf().not_after()
+    }
+
+    /// Whether the certificate may still be shown to anybody.
+    pub(crate) fn is_valid_at(&self, now: OffsetDateTime) -> bool {
+        now < self.not_after()
+    }
+
+    /// The generation in which a part last changed.
+    pub(crate) fn generation(&self, part: Part) -> u64 {
+        match part {
+            Part::Roots => self.roots_generation,
+            Part::KeyPair => self.generation,
+        }
+    }
+
+    /// When this was obtained and which one it is, in one word.
+    pub(crate) fn version(&self) -> String {
+        format!("{}/{}", clock::show(self.obtained), self.generation)
+    }
+}
+
+impl fmt::Debug for WorkloadSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkloadSecret")
+            .field("serial", &self.serial())
+            .field("version", &self.version())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is wrong with a CA's answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unfit {
+    /// Envoy would keep a pair that does not match, and refuse good ones after it.
+    #[error("the CA certified another key")]
+    Key,
+    /// Somebody else's certificate, or one that says more than it should.
+    #[error("the CA certified {found:?} where only {wanted} was asked for")]
+    Identity {
+        /// Who we are.
+        wanted: SpiffeId,
+        /// Who the certificate says we are.
+        found: Vec<String>,
+    },
+    /// The CA's clock is ahead of ours, or something keeps old answers.
+    #[error("the certificate is not valid before {at}; is this machine's clock slow?", at = clock::show(*.0))]
+    NotYetValid(OffsetDateTime),
+    /// The CA's clock is behind ours, or something keeps old answers.
+    #[error("the certificate expired at {at}; is this machine's clock fast?", at = clock::show(*.0))]
+    Expired(OffsetDateTime),
+    /// No peer would accept it.
+    #[error("the certificate does not lead to the roots that came with it")]
+    Chain(#[from] ChainError),
+}
