@@ -1,1 +1,52 @@
 //! Registration authority: certificates signed by somebody else.
+//!
+//! A registration authority (RA) decides who gets a certificate and for which name, and has another
+//! signer make it: the certificate API of Kubernetes, cert-manager, Vault, another CA. Those signers
+//! take the names from the CSR, so two things must hold:
+//!
+//! ```text
+//! SigningRequest --ScreenedRequest::screen--> ScreenedRequest --(ask the signer)--> chain, roots
+//!                                                   |                                  |
+//!                                                   +-----------.accept----------------+--> IssuedChain
+//! ```
+//!
+//! - What is sent asks for exactly what was granted. Backends take a [`ScreenedRequest`], and there is no
+//!   other way to make one.
+//! - What comes back is what was asked for. Only [`ScreenedRequest::accept`] turns it into an answer.
+//!
+//! A backend implements [`ca_core::CertificateAuthority`], so a server does not know whether it is a CA or
+//! an RA. No backend is in this crate yet. It never asks who is calling: the names in a
+//! [`SigningRequest`](ca_core::SigningRequest) have been granted before.
+//!
+//! ```
+//! use std::time::Duration;
+//! use ca_core::{CertificateAuthority, Csr, SignError, SigningRequest};
+//! use ca_ra::ScreenedRequest;
+//! # use ca_core::testing::{TestCa, now};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let (ca, now) = (TestCa::new("cluster.local"), now());
+//! # let (key, name) = (ca_core::PrivateKey::generate(Default::default())?, ca.id("shop", "cart"));
+//! # let csr_pem = ca_core::create_csr_pem(&key, &[name.clone().into()])?;
+//! # let foreign_signer = |csr: &Csr| ca.issue(csr, &[name.clone().into()], Duration::from_secs(3600), now);
+//! let csr = Csr::from_pem(csr_pem.as_bytes())?;
+//! let request = SigningRequest::new(csr, vec![name.clone().into()], Duration::from_secs(3600));
+//!
+//! let screened = ScreenedRequest::screen(request).map_err(SignError::from)?;
+//! let answer = foreign_signer(screened.csr());
+//! let issued = screened
+//!     .accept(answer.chain(), answer.roots(), now)
+//!     .map_err(SignError::from)?;
+//! assert_eq!(issued.chain().leaf().spiffe_ids().next(), Some(&name));
+//! # Ok(())
+//! # }
+//! ```
+
+mod returned;
+mod screen;
+
+#[cfg(test)]
+mod odd_certificates;
+
+pub use returned::ReturnedError;
+pub use screen::{ScreenError, ScreenedRequest};

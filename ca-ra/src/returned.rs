@@ -1,0 +1,155 @@
+//! Is what came back what was asked for?
+
+use ca_core::{
+    Certificate, CertificateChain, ChainError, IssuedChain, SignError, SpiffeId, SubjectName,
+    TrustBundle,
+};
+use time::{Duration, OffsetDateTime};
+
+use crate::screen::ScreenedRequest;
+
+impl ScreenedRequest {
+    /// How much later than asked a certificate may end: the clock of the signer may differ from ours, and
+    /// some round up.
+    pub const LATER_THAN_ASKED: Duration = Duration::minutes(5);
+
+    /// Checks the certificate that a signer made of this request, as of `now`.
+    ///
+    /// It must have the key of the CSR, the granted name and no other, no rights of a CA, a life that has
+    /// begun and ends no later than was asked for (sooner is fine: some signers have limits of their own),
+    /// and lead to one of `roots`. The other certificates may come in any order and hold roots and copies:
+    /// the answer has them in order, each once and without roots.
+    ///
+    /// # Errors
+    /// [`ReturnedError`] names the first difference.
+    pub fn accept(
+        &self,
+        chain: &CertificateChain,
+        roots: &TrustBundle,
+        now: OffsetDateTime,
+    ) -> Result<IssuedChain, ReturnedError> {
+        let leaf = chain.leaf();
+        if leaf.public_key() != self.csr().public_key() {
+            return Err(ReturnedError::OtherKey);
+        }
+        let name_alone = [SubjectName::Spiffe(self.name().clone())];
+        if leaf.names() != name_alone || leaf.other_names() > 0 {
+            return Err(ReturnedError::OtherNames {
+                found: leaf.names().to_vec(),
+                others: leaf.other_names(),
+                asked: self.name().clone(),
+            });
+        }
+        if leaf.is_ca() {
+            return Err(ReturnedError::IsCa);
+        }
+        if !leaf.is_valid_at(now) {
+            return Err(ReturnedError::NotValidNow {
+                from: leaf.not_before(),
+                until: leaf.not_after(),
+            });
+        }
+        // A lifetime beyond the calendar is kept by every certificate.
+        let asked = Duration::try_from(self.request().lifetime()).unwrap_or(Duration::MAX);
+        let latest = asked
+            .checked_add(Self::LATER_THAN_ASKED)
+            .and_then(|longest| now.checked_add(longest));
+        match latest {
+            Some(latest) if leaf.not_after() > latest => {
+                return Err(ReturnedError::TooLong {
+                    until: leaf.not_after(),
+                    latest,
+                });
+            }
+            _ => {}
+        }
+        let chain = in_order(chain)?;
+        chain.verify(roots, now)?;
+        Ok(IssuedChain::new(chain, roots.clone()))
+    }
+}
+
+/// Why a certificate from a signer is not released.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReturnedError {
+    /// For somebody else's key.
+    #[error("the certificate is for another key than the one in the CSR")]
+    OtherKey,
+    /// For other names, or for more.
+    #[error("the certificate names {found:?} and {others} others where {asked} was asked for")]
+    OtherNames {
+        /// Its names of the kinds we know.
+        found: Vec<SubjectName>,
+        /// How many more it has.
+        others: usize,
+        /// What was asked for.
+        asked: SpiffeId,
+    },
+    /// Its holder could sign certificates.
+    #[error("the certificate is one of a CA")]
+    IsCa,
+    /// Expired, or not begun.
+    #[error("the certificate is valid from {from} to {until}, which is not now")]
+    NotValidNow {
+        /// Its start.
+        from: OffsetDateTime,
+        /// Its end.
+        until: OffsetDateTime,
+    },
+    /// It would outlive what was decided for it.
+    #[error("the certificate is valid until {until}, which is later than {latest}")]
+    TooLong {
+        /// Its end.
+        until: OffsetDateTime,
+        /// The latest end that would do.
+        latest: OffsetDateTime,
+    },
+    /// A certificate with no place in the chain, or two for one place.
+    #[error("certificate {serial} does not belong to one chain with the others")]
+    Stranger {
+        /// Its serial number.
+        serial: String,
+    },
+    /// It does not lead to a root.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+}
+
+impl From<ReturnedError> for SignError {
+    fn from(error: ReturnedError) -> Self {
+        Self::BadAnswer(error.to_string())
+    }
+}
+
+/// The chain from the leaf upwards by the names of the issuers, without copies and self-issued roots.
+///
+/// Peers that verify build a path from any order, but those that pass a chain on, ztunnel and Envoy among
+/// them, send it as they got it. Whether the signatures hold is for the verification that follows.
+fn in_order(chain: &CertificateChain) -> Result<CertificateChain, ReturnedError> {
+    let mut waiting: Vec<&Certificate> = Vec::new();
+    for certificate in chain.intermediates() {
+        let copy = certificate == chain.leaf() || waiting.contains(&certificate);
+        if !copy && !certificate.is_self_issued() {
+            waiting.push(certificate);
+        }
+    }
+    let mut ordered: Vec<Certificate> = Vec::new();
+    let mut last = chain.leaf();
+    while let Some(at) = waiting
+        .iter()
+        .position(|candidate| candidate.subject_der() == last.issuer_der())
+    {
+        last = waiting.remove(at);
+        ordered.push(last.clone());
+    }
+    match waiting.first() {
+        Some(stranger) => Err(ReturnedError::Stranger {
+            serial: stranger.serial(),
+        }),
+        None => Ok(CertificateChain::new(chain.leaf().clone(), ordered)),
+    }
+}
+
+#[cfg(test)]
+mod tests;
