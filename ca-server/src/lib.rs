@@ -1,1 +1,29 @@
-//! A certificate authority for service meshes, wire-compatible with Istio.
+//! A certificate authority for service meshes, wire-compatible with Istio: the server around [`ca_core`].
+//!
+//! It is composition and no more: who is calling is judged by [`ca_auth`], what a certificate holds is decided by
+//! [`ca_core`]. What is here: the gRPC service and its status codes ([`Service`]), TLS that follows the current
+//! certificate and roots, the admin listener, flags, and start-up ([`App`]).
+//!
+//! Start reading at `app.rs`, which names every part, then `service.rs`, which is one request from top to bottom.
+
+mod admin;
+mod announce;
+mod app;
+mod args;
+mod authority;
+mod cli;
+mod config;
+mod evidence;
+mod metrics;
+mod private_file;
+mod service;
+mod serving;
+mod status;
+
+pub use app::{App, AppError};
+pub use args::{Args, Command, TokenArgs};
+pub use authority::self_signed::SelfSignedError;
+pub use cli::token::{TokenKeyError, print_token};
+pub use config::{Config, ConfigError};
+pub use service::Service;
+pub use serving::{ServingError, TlsError};

@@ -1,3 +1,55 @@
-//! A certificate authority for service meshes.
+//! The `ca-server` program.
 
-fn main() {}
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
+use ca_server::{App, Args, Command, Config};
+use clap::Parser as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let (filter, filter_error) = args.log_filter();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    if let Some(error) = filter_error {
+        tracing::warn!("{error}");
+    }
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One line, with the causes behind each other: what an operator reads first.
+            eprintln!("ca-server: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: Args) -> anyhow::Result<()> {
+    if let Some(Command::Token(token)) = args.command {
+        return Ok(ca_server::print_token(&token)?);
+    }
+    let config = Config::try_from(args)?;
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(async {
+            let (mut terminate, mut interrupt) = (
+                signal(SignalKind::terminate())?,
+                signal(SignalKind::interrupt())?,
+            );
+            let app = App::build(config).await?;
+            app.announce();
+            app.run(async move {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+            })
+            .await?;
+            Ok(())
+        })
+}

@@ -1,0 +1,259 @@
+//! Start-up, top to bottom: store, authority, authenticators, service, listeners. The only file that names every part.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ca_auth::{
+    Authenticator, Authenticators, Authorizer, ClientCertificateAuthenticator, JwtAuthenticator,
+    LocalIssuer,
+};
+use ca_core::{BundleStore, DirectoryStore, LocalAuthority, RootParams, StoreError, TrustDomain};
+use ca_proto::istio::v1::auth::istio_certificate_service_server::IstioCertificateServiceServer;
+use time::OffsetDateTime;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tonic::transport::Server;
+
+use crate::admin::Admin;
+use crate::announce::Announcement;
+use crate::authority::local::OffloadingAuthority;
+use crate::authority::self_signed::{self, Origin, SelfSignedError};
+use crate::cli::token::{self, TokenKeyError};
+use crate::config::{Config, Tokens};
+use crate::metrics::Metrics;
+use crate::private_file::{self, Readers};
+use crate::service::Service;
+use crate::serving::{self, CurrentTls, ServingError, ServingPlan};
+
+/// A server that is complete and holds its sockets, but does not answer yet.
+#[derive(Debug)]
+pub struct App {
+    serving: TcpListener,
+    admin: TcpListener,
+    tls: CurrentTls,
+    renewal: (ServingPlan, OffsetDateTime),
+    service: Service,
+    bundles: BundleStore,
+    trust_domain: TrustDomain,
+    data_dir: PathBuf,
+    root_file: PathBuf,
+    local_tokens: bool,
+    shutdown: Duration,
+    /// Held for its lock: nobody else may write there while we run.
+    _store: DirectoryStore,
+}
+
+impl App {
+    /// Opens the store, loads or creates the root, binds both listeners.
+    ///
+    /// # Errors
+    /// When any of these cannot be done; nothing is left running.
+    #[expect(clippy::disallowed_methods, reason = "an edge: start-up happens now")]
+    pub async fn build(config: Config) -> Result<Self, AppError> {
+        let now = OffsetDateTime::now_utc();
+
+        // Sockets first: a port that is taken is found out before a new root is made.
+        let serving = bind(config.listen).await?;
+        let admin = bind(config.admin_listen).await?;
+
+        let store = DirectoryStore::open(&config.data_dir)?;
+        let root_params = RootParams::new(config.trust_domain.as_str(), config.root_lifetime);
+        let (bundle, origin) = self_signed::load_or_create(&store, &root_params, now).await?;
+        if origin == Origin::Created {
+            tracing::info!(folder = %config.data_dir.display(), "new root created");
+        }
+        let root_file = config.data_dir.join("root-cert.pem");
+        private_file::write(
+            &root_file,
+            bundle.roots().to_pem().as_bytes(),
+            Readers::Everybody,
+        )
+        .map_err(|cause| AppError::RootFile {
+            path: root_file.clone(),
+            cause,
+        })?;
+        let bundles = BundleStore::new(bundle);
+        let authority = LocalAuthority::new(bundles.clone());
+
+        let local_tokens = matches!(config.tokens, Tokens::Local);
+        let jwt = match config.tokens {
+            Tokens::Issuer { keys, name } => {
+                let jwt =
+                    JwtAuthenticator::new(config.trust_domain.clone(), keys, config.audiences);
+                match name {
+                    Some(name) => jwt.with_issuer(name),
+                    None => jwt,
+                }
+            }
+            Tokens::Local => {
+                let issuer = token::load_or_create(&config.data_dir)?;
+                JwtAuthenticator::new(config.trust_domain.clone(), issuer.keys(), config.audiences)
+                    .with_issuer(LocalIssuer::NAME)
+            }
+        };
+        // Istio's order: the certificate of a connection first, then the token of a request.
+        let authenticators: Vec<Box<dyn Authenticator>> = vec![
+            Box::new(ClientCertificateAuthenticator::new(
+                config.trust_domain.clone(),
+            )),
+            Box::new(jwt),
+        ];
+
+        let plan = ServingPlan {
+            authority: authority.clone(),
+            names: config.serving_names,
+        };
+        let (tls, renew_at) = serving::start(&plan, now)?;
+        let service = Service {
+            authenticators: Authenticators::new(authenticators),
+            authorizer: Authorizer::own_names(),
+            ttl: config.ttl,
+            authority: Arc::new(OffloadingAuthority::new(authority)),
+            metrics: Metrics::new(bundles.clone()),
+        };
+        Ok(Self {
+            serving,
+            admin,
+            tls,
+            renewal: (plan, renew_at),
+            service,
+            bundles,
+            trust_domain: config.trust_domain,
+            data_dir: config.data_dir,
+            root_file,
+            local_tokens,
+            shutdown: config.shutdown,
+            _store: store,
+        })
+    }
+
+    /// The address for certificate requests, with its real port.
+    ///
+    /// # Errors
+    /// When the system has lost the socket.
+    pub fn serving_address(&self) -> io::Result<SocketAddr> {
+        self.serving.local_addr()
+    }
+
+    /// The address of the admin listener, with its real port.
+    ///
+    /// # Errors
+    /// When the system has lost the socket.
+    pub fn admin_address(&self) -> io::Result<SocketAddr> {
+        self.admin.local_addr()
+    }
+
+    /// Says on standard output where everything is and what to type next.
+    pub fn announce(&self) {
+        let (Ok(serving), Ok(admin)) = (self.serving_address(), self.admin_address()) else {
+            return;
+        };
+        let bundle = self.bundles.current();
+        let announcement = Announcement {
+            trust_domain: &self.trust_domain,
+            serving,
+            admin,
+            data_dir: &self.data_dir,
+            root_file: &self.root_file,
+            root: &bundle.roots().certificates()[0],
+            local_tokens: self.local_tokens,
+        };
+        println!("{announcement}");
+    }
+
+    /// Serves until `end`, then lets requests under way finish.
+    ///
+    /// # Errors
+    /// When a part ends that should not.
+    pub async fn run(self, end: impl Future<Output = ()>) -> Result<(), AppError> {
+        let (draining, _) = watch::channel(false);
+        let drained = |mut receiver: watch::Receiver<bool>| async move {
+            // An error means that the sender is gone, which ends us as well.
+            let _ = receiver.wait_for(|ended| *ended).await;
+        };
+        let admin = Admin {
+            bundles: self.bundles,
+            metrics: Arc::clone(&self.service.metrics),
+        };
+        let mut admin = tokio::spawn(admin.serve(self.admin, drained(draining.subscribe())));
+        let mut renewal = tokio::spawn(serving::keep_renewed(
+            self.renewal.0,
+            self.tls.clone(),
+            self.renewal.1,
+        ));
+        let connections = serving::tls_connections(self.serving, self.tls);
+        let server = Server::builder()
+            .max_concurrent_streams(MAX_STREAMS)
+            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .add_service(IstioCertificateServiceServer::new(self.service))
+            .serve_with_incoming_shutdown(connections, drained(draining.subscribe()));
+        let mut server = tokio::spawn(server);
+
+        tokio::select! {
+            () = end => tracing::info!("draining"),
+            _ = &mut server => return Err(AppError::EndedEarly("gRPC server")),
+            _ = &mut admin => return Err(AppError::EndedEarly("admin server")),
+            _ = &mut renewal => return Err(AppError::EndedEarly("renewal of the serving certificate")),
+        }
+        draining.send_replace(true);
+        renewal.abort();
+        let finished = async { (server.await, admin.await) };
+        if tokio::time::timeout(self.shutdown, finished).await.is_err() {
+            tracing::warn!("requests under way did not finish in time");
+        }
+        Ok(())
+    }
+}
+
+/// Why the server does not run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AppError {
+    /// An address cannot be had.
+    #[error("cannot listen on {address}: {cause}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// The system's reason.
+        cause: io::Error,
+    },
+    /// The data folder cannot be used.
+    #[error("data folder: {0}")]
+    Store(#[from] StoreError),
+    /// There is no CA.
+    #[error(transparent)]
+    SelfSigned(#[from] SelfSignedError),
+    /// The roots cannot be published.
+    #[error("cannot write {}: {cause}", path.display())]
+    RootFile {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        cause: io::Error,
+    },
+    /// There is no issuer of local tokens.
+    #[error("local token issuer: {0}")]
+    Tokens(#[from] TokenKeyError),
+    /// The listener has no certificate.
+    #[error("serving certificate: {0}")]
+    Serving(#[from] ServingError),
+    /// A part that runs for as long as the server has ended: that is a defect, and we do not go on without it.
+    #[error("the {0} ended early")]
+    EndedEarly(&'static str),
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, AppError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|cause| AppError::Bind { address, cause })
+}
+
+/// What Istio allows on one connection.
+const MAX_STREAMS: u32 = 100_000;
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,0 +1,3 @@
+//! What an operator types instead of serving: one file for each verb.
+
+pub(crate) mod token;

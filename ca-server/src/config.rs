@@ -1,0 +1,213 @@
+//! What is meant: the flags, checked and grouped by who needs them.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ca_auth::{Audiences, IssuerKeys, IssuerKeysError};
+use ca_core::{OverMax, SubjectName, TrustDomain, TtlError, TtlPolicy};
+
+use crate::args::Args;
+
+/// Everything that the server needs to know before it starts.
+#[derive(Debug)]
+pub struct Config {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) listen: SocketAddr,
+    pub(crate) admin_listen: SocketAddr,
+    pub(crate) trust_domain: TrustDomain,
+    pub(crate) serving_names: Vec<SubjectName>,
+    pub(crate) ttl: TtlPolicy,
+    pub(crate) root_lifetime: Duration,
+    pub(crate) tokens: Tokens,
+    pub(crate) audiences: Audiences,
+    pub(crate) shutdown: Duration,
+}
+
+/// Whose tokens are accepted.
+#[derive(Debug)]
+pub(crate) enum Tokens {
+    /// Those of a known issuer.
+    Issuer {
+        keys: IssuerKeys,
+        name: Option<String>,
+    },
+    /// Those that `ca-server token` makes: nobody else was named.
+    Local,
+}
+
+impl TryFrom<Args> for Config {
+    type Error = ConfigError;
+
+    fn try_from(args: Args) -> Result<Self, ConfigError> {
+        let tokens = match args.token_issuer_keys {
+            None => Tokens::Local,
+            Some(path) => {
+                let content = std::fs::read(&path).map_err(|cause| ConfigError::Read {
+                    path: path.clone(),
+                    cause,
+                })?;
+                let keys = IssuerKeys::parse(&content)
+                    .map_err(|cause| ConfigError::IssuerKeys { path, cause })?;
+                Tokens::Issuer {
+                    keys,
+                    name: args.token_issuer,
+                }
+            }
+        };
+        let default = args.default_workload_cert_ttl;
+        let ttl = TtlPolicy::new(default, args.max_workload_cert_ttl, OverMax::Reject)?;
+        if args.self_signed_ca_cert_ttl < Duration::from_secs(1) {
+            return Err(ConfigError::RootLifetime);
+        }
+        let audiences = Audiences::new(args.token_audiences).ok_or(ConfigError::NoAudience)?;
+        Ok(Self {
+            data_dir: args.data_dir,
+            serving_names: serving_names(args.listen, args.dns_names),
+            listen: args.listen,
+            admin_listen: args.admin_listen,
+            trust_domain: args.trust_domain,
+            ttl,
+            root_lifetime: args.self_signed_ca_cert_ttl,
+            tokens,
+            audiences,
+            shutdown: args.shutdown_duration,
+        })
+    }
+}
+
+/// Flags that cannot be meant.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A file that a flag names cannot be read.
+    #[error("cannot read {}: {cause}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        cause: std::io::Error,
+    },
+    /// The keys of the token issuer do not read.
+    #[error("token issuer keys {}: {cause}", path.display())]
+    IssuerKeys {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: IssuerKeysError,
+    },
+    /// The lifetimes contradict each other.
+    #[error(transparent)]
+    Ttl(#[from] TtlError),
+    /// A root that would be over at once.
+    #[error("the root's lifetime is shorter than one second")]
+    RootLifetime,
+    /// Without an audience no token could ever be accepted.
+    #[error("no token audience")]
+    NoAudience,
+}
+
+/// By which names a client may reach us: the loopback ones, the address we listen on, and what the operator adds.
+fn serving_names(listen: SocketAddr, added: Vec<SubjectName>) -> Vec<SubjectName> {
+    let loopback = ["localhost", "127.0.0.1", "::1"]
+        .iter()
+        .filter_map(|name| name.parse().ok());
+    let own = (!listen.ip().is_unspecified()).then(|| SubjectName::Ip(listen.ip()));
+    let mut names: Vec<SubjectName> = Vec::new();
+    for name in loopback.chain(own).chain(added) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    fn config(flags: &[&str]) -> Result<Config, ConfigError> {
+        Args::try_parse_from(["ca-server"].iter().chain(flags))
+            .unwrap()
+            .try_into()
+    }
+
+    #[test]
+    fn nothing_typed_gives_istios_defaults_and_local_tokens() {
+        let config = config(&[]).unwrap();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:15012");
+        assert_eq!(config.trust_domain.as_str(), "cluster.local");
+        assert_eq!(config.ttl, TtlPolicy::default());
+        assert_eq!(config.root_lifetime, Duration::from_secs(3650 * 24 * 3600));
+        assert!(matches!(config.tokens, Tokens::Local));
+    }
+
+    #[test]
+    fn the_serving_certificate_names_loopback_the_listener_and_what_is_added_each_once() {
+        let config = config(&[
+            "--listen",
+            "10.1.2.3:0",
+            "--dns-names",
+            "istiod.istio-system.svc,localhost",
+        ])
+        .unwrap();
+        let names: Vec<_> = config
+            .serving_names
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "localhost",
+                "127.0.0.1",
+                "::1",
+                "10.1.2.3",
+                "istiod.istio-system.svc"
+            ]
+        );
+    }
+
+    #[test]
+    fn contradictions_and_missing_files_are_told_by_name() {
+        let error = config(&[
+            "--default-workload-cert-ttl",
+            "3h",
+            "--max-workload-cert-ttl",
+            "1h",
+        ])
+        .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "default TTL 3h0m0s is greater than the max allowed TTL 1h0m0s"
+        );
+        let error = config(&["--token-issuer-keys", "/no/such/file"])
+            .unwrap_err()
+            .to_string();
+        assert!(error.starts_with("cannot read /no/such/file: "), "{error}");
+        let error = config(&["--token-issuer-keys", "Cargo.toml"])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("token issuer keys Cargo.toml: "),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn malformed_flags_are_refused() {
+        for bad in [
+            ["--listen", "nowhere"],
+            ["--trust-domain", "A B"],
+            ["--default-workload-cert-ttl", "24"],
+            ["--dns-names", "a..b"],
+        ] {
+            assert!(
+                Args::try_parse_from(["ca-server"].iter().chain(&bad)).is_err(),
+                "{bad:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! From a tonic request to plain evidence, and to what the caller wishes for.
+
+use std::time::Duration;
+
+use ca_auth::{Evidence, Transport};
+use ca_core::{Certificate, CertificateChain};
+use ca_proto::istio::v1::auth::IstioCertificateRequest;
+use prost_types::value::Kind;
+use tonic::Request;
+use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
+
+/// What a request asks for.
+#[derive(Debug)]
+pub(crate) struct Wish {
+    pub(crate) csr_pem: String,
+    /// `None` asks for the default.
+    pub(crate) ttl: Option<Duration>,
+    pub(crate) on_behalf_of: Option<String>,
+    pub(crate) signer: Option<String>,
+}
+
+/// Takes a request apart.
+pub(crate) fn read(request: Request<IstioCertificateRequest>) -> (Evidence, Wish) {
+    let evidence = read_evidence(&request);
+    let message = request.into_inner();
+    let metadata = |key: &str| match message.metadata.as_ref()?.fields.get(key)?.kind.as_ref()? {
+        Kind::StringValue(text) if !text.is_empty() => Some(text.clone()),
+        _ => None,
+    };
+    let wish = Wish {
+        ttl: u64::try_from(message.validity_duration)
+            .ok()
+            .filter(|s| *s > 0)
+            .map(Duration::from_secs),
+        on_behalf_of: metadata("ImpersonatedIdentity"),
+        signer: metadata("CertSigner"),
+        csr_pem: message.csr,
+    };
+    (evidence, wish)
+}
+
+fn read_evidence<T>(request: &Request<T>) -> Evidence {
+    let tls = request.extensions().get::<TlsConnectInfo<TcpConnectInfo>>();
+    let transport = match tls {
+        None => Transport::Plaintext,
+        Some(tls) => Transport::Tls {
+            client_chain: client_chain(tls),
+        },
+    };
+    let mut evidence = Evidence::new(transport);
+    if let Some(address) = tls.and_then(|tls| tls.get_ref().remote_addr()) {
+        evidence = evidence.with_peer_address(address);
+    }
+    for value in request.metadata().get_all("authorization") {
+        // A header that is not text holds no token.
+        evidence = evidence.with_authorization(value.to_str().unwrap_or_default());
+    }
+    // Istio: only one value is a claim; two are none.
+    let mut clusters = request.metadata().get_all("clusterid").iter();
+    if let (Some(cluster), None) = (clusters.next(), clusters.next()) {
+        evidence = evidence.with_cluster(cluster.to_str().unwrap_or_default());
+    }
+    evidence
+}
+
+/// The handshake has verified the chain; one that cannot be read again is as good as none.
+fn client_chain(tls: &TlsConnectInfo<TcpConnectInfo>) -> Option<CertificateChain> {
+    let certificates = tls.peer_certs()?;
+    let read = certificates
+        .iter()
+        .map(|der| Certificate::from_der(der.to_vec()));
+    let mut all = read.collect::<Result<Vec<_>, _>>().ok()?;
+    (!all.is_empty()).then(|| CertificateChain::new(all.remove(0), all))
+}
+
+#[cfg(test)]
+mod tests {
+    use ca_auth::BearerToken;
+    use prost_types::{Struct, Value};
+
+    use super::*;
+
+    fn request(seconds: i64, metadata: &[(&str, Kind)]) -> Request<IstioCertificateRequest> {
+        let fields = metadata
+            .iter()
+            .map(|(k, v)| {
+                (
+                    (*k).to_owned(),
+                    Value {
+                        kind: Some(v.clone()),
+                    },
+                )
+            })
+            .collect();
+        Request::new(IstioCertificateRequest {
+            csr: "csr".into(),
+            validity_duration: seconds,
+            metadata: Some(Struct { fields }),
+        })
+    }
+
+    #[test]
+    fn zero_and_negative_lifetimes_ask_for_the_default_and_none_overflows() {
+        for (seconds, expected) in [
+            (0, None),
+            (-1, None),
+            (i64::MIN, None),
+            (60, Some(60)),
+            (i64::MAX, Some(i64::MAX as u64)),
+        ] {
+            assert_eq!(
+                read(request(seconds, &[])).1.ttl,
+                expected.map(Duration::from_secs)
+            );
+        }
+    }
+
+    #[test]
+    fn metadata_is_read_by_its_exact_name_and_only_as_text() {
+        let text = |t: &str| Kind::StringValue(t.into());
+        let wish = read(request(
+            0,
+            &[
+                ("ImpersonatedIdentity", text("spiffe://td/x")),
+                ("CertSigner", text("s")),
+            ],
+        ))
+        .1;
+        assert_eq!(wish.on_behalf_of.as_deref(), Some("spiffe://td/x"));
+        assert_eq!(wish.signer.as_deref(), Some("s"));
+        let wish = read(request(
+            0,
+            &[
+                ("impersonatedidentity", text("x")),
+                ("CertSigner", text("")),
+            ],
+        ))
+        .1;
+        assert_eq!((wish.on_behalf_of, wish.signer), (None, None));
+        let wish = read(request(
+            0,
+            &[("ImpersonatedIdentity", Kind::NumberValue(1.0))],
+        ))
+        .1;
+        assert_eq!(wish.on_behalf_of, None);
+    }
+
+    #[test]
+    fn the_token_and_a_single_cluster_become_evidence() {
+        let mut request = request(0, &[]);
+        request
+            .metadata_mut()
+            .append("authorization", "Bearer t".parse().unwrap());
+        request
+            .metadata_mut()
+            .append("clusterid", "eu-1".parse().unwrap());
+        let evidence = read_evidence(&request);
+        assert_eq!(evidence.bearer_token().map(BearerToken::secret), Some("t"));
+        assert_eq!(evidence.cluster(), Some("eu-1"));
+        assert!(matches!(evidence.transport(), Transport::Plaintext));
+        request
+            .metadata_mut()
+            .append("clusterid", "eu-2".parse().unwrap());
+        assert_eq!(read_evidence(&request).cluster(), None);
+    }
+}

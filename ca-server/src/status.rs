@@ -1,0 +1,144 @@
+//! From an outcome to what the wire is told: the only place that does this.
+
+use ca_auth::{AuthzError, Refusal};
+use ca_core::{CsrError, SignError, TtlError};
+use tonic::{Code, Status};
+
+/// Why a request got no certificate.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum IssueError {
+    #[error(transparent)]
+    Authentication(#[from] Refusal),
+    #[error(transparent)]
+    Authorization(#[from] AuthzError),
+    #[error(transparent)]
+    Csr(#[from] CsrError),
+    #[error(transparent)]
+    Ttl(#[from] TtlError),
+    #[error(transparent)]
+    Sign(#[from] SignError),
+}
+
+/// How a refusal is counted; the texts of the last four are Istio's `error` label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Refused {
+    Authentication,
+    Csr,
+    Ttl,
+    NotReady,
+    CertificateGeneration,
+}
+
+impl IssueError {
+    pub(crate) fn refused(&self) -> Refused {
+        match self {
+            Self::Authentication(_) | Self::Authorization(_) => Refused::Authentication,
+            Self::Csr(_) | Self::Sign(SignError::Refused(_)) => Refused::Csr,
+            Self::Ttl(_) => Refused::Ttl,
+            Self::Sign(SignError::NotReady) => Refused::NotReady,
+            Self::Sign(_) => Refused::CertificateGeneration,
+        }
+    }
+
+    /// Codes and sentences are Istio's, with two exceptions: who could not be judged because somebody else did not
+    /// answer, and who could not be served yet, is told `Unavailable`, so that it tries again.
+    pub(crate) fn to_status(&self) -> Status {
+        let (code, message) = match self {
+            // What failed is for the log: the caller may be an attacker who is guessing.
+            Self::Authentication(refusal) => {
+                let code = if refusal.is_retryable() {
+                    Code::Unavailable
+                } else {
+                    Code::Unauthenticated
+                };
+                (code, "request authenticate failure".to_owned())
+            }
+            Self::Authorization(_) => (
+                Code::Unauthenticated,
+                "request impersonation authentication failure".to_owned(),
+            ),
+            Self::Csr(error) => (Code::InvalidArgument, signing_error(error)),
+            Self::Ttl(error) => (Code::InvalidArgument, signing_error(error)),
+            Self::Sign(error) => (sign_code(error), signing_error(error)),
+        };
+        Status::new(code, message)
+    }
+}
+
+fn sign_code(error: &SignError) -> Code {
+    match error {
+        SignError::Refused(_) => Code::InvalidArgument,
+        error if error.is_retryable() => Code::Unavailable,
+        _ => Code::Internal,
+    }
+}
+
+fn signing_error(error: &dyn std::error::Error) -> String {
+    format!("CSR signing error ({error})")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ca_auth::{Authenticators, Evidence, Transport};
+    use ca_core::testing::now;
+    use ca_core::{Csr, TtlPolicy};
+
+    use super::*;
+
+    #[test]
+    fn every_refusal_has_istios_code_and_sentence() {
+        let csr = |pem: &[u8]| IssueError::from(Csr::from_pem(pem).unwrap_err());
+        let hours = |h: u64| Duration::from_secs(h * 3600);
+        let ttl = TtlPolicy::new(hours(1), hours(2), ca_core::OverMax::Reject)
+            .unwrap()
+            .resolve(Some(hours(3)));
+        let at = now();
+        let cases = [
+            (csr(b"junk"), Code::InvalidArgument, "CSR signing error (certificate signing request is not properly encoded)"),
+            (
+                csr(b"-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n"),
+                Code::InvalidArgument,
+                "CSR signing error (failed to parse X.509 certificate signing request)",
+            ),
+            (
+                ttl.unwrap_err().into(),
+                Code::InvalidArgument,
+                "CSR signing error (requested TTL 3h0m0s is greater than the max allowed TTL 2h0m0s)",
+            ),
+            (SignError::NotReady.into(), Code::Unavailable, "CSR signing error (Istio CA is not ready)"),
+            (
+                SignError::Expired { at }.into(),
+                Code::Internal,
+                &format!("CSR signing error (signing certificate has expired at {at})"),
+            ),
+            (
+                AuthzError::NotAnIdentity(ca_core::IdentityError::Scheme).into(),
+                Code::Unauthenticated,
+                "request impersonation authentication failure",
+            ),
+        ];
+        for (error, code, message) in cases {
+            let status = error.to_status();
+            assert_eq!(
+                (status.code(), status.message()),
+                (code, message),
+                "{error:?}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn the_wire_is_not_told_why_nobody_vouches() {
+        let evidence = Evidence::new(Transport::Tls { client_chain: None });
+        let refusal = Authenticators::new(Vec::new())
+            .authenticate(&evidence, now())
+            .await
+            .unwrap_err();
+        let error = IssueError::from(refusal);
+        assert_eq!(error.refused(), Refused::Authentication);
+        assert_eq!(error.to_status().message(), "request authenticate failure");
+        assert_eq!(error.to_status().code(), Code::Unauthenticated);
+    }
+}

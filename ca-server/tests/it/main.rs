@@ -1,0 +1,5 @@
+//! The server as its users meet it: the real program, real TLS, real gRPC.
+
+mod issuance;
+mod process;
+mod running;
