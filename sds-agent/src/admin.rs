@@ -104,3 +104,53 @@ fn respond(status: StatusCode, kind: &'static str, body: String) -> Response<Ful
         .insert(CONTENT_TYPE, http::HeaderValue::from_static(kind));
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+    use crate::secrets::{self, testing::Lineage};
+
+    #[test]
+    fn readiness_follows_the_certificate() {
+        let (publisher, secrets) = secrets::channel();
+        let admin = Admin::new(secrets, Arc::new(Metrics::new()));
+        let now = clock::now();
+        assert_eq!(admin.readiness(now), Err("no certificate yet".to_owned()));
+
+        publisher.report(|progress| progress.last_error = Some("nobody is there".into()));
+        let reason = admin.readiness(now).unwrap_err();
+        assert_eq!(reason, "no certificate yet; last attempt: nobody is there");
+
+        let secret = Lineage::new().next();
+        let end = secret.not_after();
+        publisher.publish(Some(secret));
+        publisher.report(|progress| progress.expires = Some(end));
+        let ready = admin.readiness(now).unwrap();
+        assert!(ready.starts_with("certificate until 20") && ready.ends_with("nobody is there"));
+        assert!(
+            admin
+                .readiness(end)
+                .unwrap_err()
+                .starts_with("the certificate expired at 20")
+        );
+    }
+
+    #[test]
+    fn paths_and_methods() {
+        let (_publisher, secrets) = secrets::channel();
+        let admin = Admin::new(secrets, Arc::new(Metrics::new()));
+        let status = |method, path| {
+            admin
+                .respond(&method, path, datetime!(2026-11-21 12:00 UTC))
+                .status()
+                .as_u16()
+        };
+        assert_eq!(status(Method::GET, "/healthz"), 200);
+        assert_eq!(status(Method::GET, "/readyz"), 503);
+        assert_eq!(status(Method::GET, "/metrics"), 200);
+        assert_eq!(status(Method::GET, "/"), 404);
+        assert_eq!(status(Method::POST, "/healthz"), 405);
+    }
+}

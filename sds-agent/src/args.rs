@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use ca_core::TrustDomain;
-use clap::Parser;
+use clap::{
+    Parser,
+    builder::{OsStringValueParser, TypedValueParser as _},
+};
 use tracing::Level;
 
 use crate::ca_client::CaAddress;
@@ -75,7 +78,13 @@ pub struct Args {
     pub renewal_jitter: f64,
 
     /// Folder for `key.pem`, `cert-chain.pem` and `root-cert.pem` [default: none are written].
-    #[arg(long, env = "OUTPUT_CERTS", value_name = "FOLDER")]
+    #[arg(
+        long,
+        env = "OUTPUT_CERTS",
+        value_name = "FOLDER",
+        // Also nothing at all, which is how Istio's templates leave it out.
+        value_parser = OsStringValueParser::new().map(PathBuf::from)
+    )]
     pub output_dir: Option<PathBuf>,
 
     /// Address of `/healthz`, `/readyz` and `/metrics`.

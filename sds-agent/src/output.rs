@@ -200,3 +200,6 @@ pub enum OutputError {
     #[error("cannot write to the output folder {}", .0.display())]
     Folder(PathBuf, #[source] io::Error),
 }
+
+#[cfg(test)]
+mod tests;

@@ -92,3 +92,6 @@ impl Publisher {
         self.progress.send_modify(report);
     }
 }
+
+#[cfg(test)]
+pub(crate) mod testing;

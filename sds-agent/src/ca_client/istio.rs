@@ -158,3 +158,51 @@ fn signer_metadata(signer: &str) -> Struct {
         fields: BTreeMap::from([("CertSigner".to_owned(), value)]),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ca_core::testing::TestCa;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_is_leaf_intermediates_and_roots() {
+        let ca = TestCa::new("cluster.local");
+        let (_, chain) = ca.workload("shop", "cart");
+        let (leaf, root) = (
+            chain.leaf().to_pem().to_owned(),
+            ca.roots().to_pem().to_owned(),
+        );
+        let between = TestCa::new("cluster.local").roots().to_pem().to_owned();
+
+        let issued = parse_answer(&[leaf.clone(), root.clone()]).unwrap();
+        assert_eq!(issued.chain().leaf(), chain.leaf());
+        assert!(issued.chain().intermediates().is_empty());
+        assert_eq!(issued.roots(), &ca.roots());
+
+        let both = format!("{root}{between}");
+        let issued = parse_answer(&[leaf.clone(), between.clone(), root.clone()]).unwrap();
+        assert_eq!(issued.chain().intermediates().len(), 1);
+        let issued = parse_answer(&[leaf.clone(), root.clone(), both.clone()]).unwrap();
+        assert!(
+            issued.chain().intermediates().is_empty(),
+            "a root is not served"
+        );
+        assert_eq!(issued.roots().certificates().len(), 2);
+
+        let wrong = |elements: &[&str]| {
+            let elements: Vec<_> = elements.iter().map(ToString::to_string).collect();
+            parse_answer(&elements).unwrap_err().to_string()
+        };
+        assert!(wrong(&[]).contains("0 elements"));
+        assert!(wrong(&[&leaf]).contains("1 elements"));
+        assert!(wrong(&["", &root]).contains("element 0"));
+        assert!(wrong(&[&both, &root]).contains("more than one"));
+        assert!(wrong(&[&leaf, "junk", &root]).contains("element 1"));
+        assert!(wrong(&[&leaf, ""]).contains("last element"));
+        assert!(
+            wrong(&[&leaf, &leaf]).contains("last element"),
+            "a leaf is no root"
+        );
+    }
+}

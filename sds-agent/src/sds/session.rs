@@ -196,3 +196,6 @@ pub(crate) struct Answer {
     pub(crate) names: Vec<SecretName>,
     pub(crate) response: DiscoveryResponse,
 }
+
+#[cfg(test)]
+mod tests;

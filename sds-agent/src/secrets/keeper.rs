@@ -206,3 +206,40 @@ fn one_line(error: &dyn std::error::Error) -> String {
     }
     line
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secrets::testing::{HOUR, Lineage};
+
+    #[test]
+    fn without_a_certificate_the_back_off_decides() {
+        let now = clock::now();
+        assert_eq!(retry_wait(LONGEST_BACKOFF, None, now), LONGEST_BACKOFF);
+    }
+
+    #[test]
+    fn retries_speed_up_towards_the_end_of_a_certificate() {
+        let secret = Lineage::new().next();
+        let wait =
+            |left: Duration| retry_wait(LONGEST_BACKOFF, Some(&secret), secret.not_after() - left);
+        assert_eq!(wait(HOUR), LONGEST_BACKOFF);
+        assert_eq!(wait(Duration::from_secs(10)), Duration::from_secs(5));
+        assert_eq!(wait(Duration::from_millis(10)), LEAST_WAIT);
+        // Nothing left to save.
+        assert_eq!(wait(Duration::ZERO), LONGEST_BACKOFF);
+    }
+
+    #[test]
+    fn a_failure_is_one_line_with_its_causes() {
+        let error = Failure::Ca(CaError::Connect {
+            address: "127.0.0.1:1".to_owned(),
+            source: std::io::Error::other("connection refused"),
+        });
+        let line = one_line(&error);
+        assert_eq!(
+            line,
+            "cannot connect to the CA at 127.0.0.1:1: connection refused"
+        );
+    }
+}

@@ -155,3 +155,121 @@ pub(crate) enum Unfit {
     #[error("the certificate does not lead to the roots that came with it")]
     Chain(#[from] ChainError),
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ca_core::{
+        CertificateChain, TrustBundle,
+        testing::{TestCa, now},
+    };
+
+    use super::*;
+    use crate::secrets::testing::{HOUR, Lineage, identity, issue};
+
+    fn judge(key: &PrivateKey, issued: IssuedChain, now: OffsetDateTime) -> Result<(), Unfit> {
+        WorkloadSecret::verified(key, issued, &identity(), None, now).map(drop)
+    }
+
+    #[test]
+    fn a_good_answer_is_taken_over() {
+        let ca = TestCa::new("cluster.local");
+        let (key, issued) = issue(&ca, &[identity().into()], HOUR, now());
+        let secret =
+            WorkloadSecret::verified(&key, issued.clone(), &identity(), None, now()).unwrap();
+        assert_eq!(secret.chain_pem(), issued.chain().to_pem());
+        assert_eq!(secret.roots_pem(), issued.roots().to_pem());
+        assert_eq!(secret.not_after(), issued.chain().leaf().not_after());
+        assert_eq!(
+            PrivateKey::from_pem(secret.key_pem().as_bytes())
+                .unwrap()
+                .public_key(),
+            key.public_key()
+        );
+    }
+
+    #[test]
+    fn a_certificate_for_another_key_is_refused() {
+        let ca = TestCa::new("cluster.local");
+        let (_, issued) = issue(&ca, &[identity().into()], HOUR, now());
+        let (other, _) = issue(&ca, &[identity().into()], HOUR, now());
+        assert!(matches!(judge(&other, issued, now()), Err(Unfit::Key)));
+    }
+
+    #[test]
+    fn a_certificate_for_anybody_else_is_refused() {
+        let ca = TestCa::new("cluster.local");
+        let other = ca.id("shop", "admin");
+        let dns = SubjectName::Dns("cart.shop.svc".parse().unwrap());
+        for names in [
+            vec![other.clone().into()],
+            vec![identity().into(), other.into()],
+            vec![identity().into(), dns.clone()],
+            vec![dns],
+        ] {
+            let (key, issued) = issue(&ca, &names, HOUR, now());
+            let error = judge(&key, issued, now()).unwrap_err();
+            assert!(matches!(error, Unfit::Identity { .. }), "{error}");
+            assert!(error.to_string().contains(identity().as_str()));
+        }
+    }
+
+    #[test]
+    fn a_certificate_of_another_time_is_refused() {
+        let ca = TestCa::new("cluster.local");
+        let (key, issued) = issue(&ca, &[identity().into()], HOUR, now());
+        let early = issued.chain().leaf().not_before() - Duration::from_secs(1);
+        let late = issued.chain().leaf().not_after() + Duration::from_secs(1);
+        assert!(matches!(
+            judge(&key, issued.clone(), early),
+            Err(Unfit::NotYetValid(_))
+        ));
+        assert!(matches!(judge(&key, issued, late), Err(Unfit::Expired(_))));
+    }
+
+    #[test]
+    fn a_chain_that_does_not_reach_the_roots_is_refused() {
+        let ca = TestCa::new("cluster.local");
+        let (key, issued) = issue(&ca, &[identity().into()], HOUR, now());
+        let foreign = TestCa::new("cluster.local").roots();
+        let issued = IssuedChain::new(issued.chain().clone(), foreign);
+        assert!(matches!(judge(&key, issued, now()), Err(Unfit::Chain(_))));
+    }
+
+    #[test]
+    fn a_ca_certificate_is_no_workload_certificate() {
+        let ca = TestCa::new("cluster.local");
+        let root = ca.roots().certificates()[0].clone();
+        let roots = TrustBundle::new([root.clone()]).unwrap();
+        let issued = IssuedChain::new(CertificateChain::new(root, []), roots);
+        assert!(judge(ca.key(), issued, now()).is_err());
+    }
+
+    #[test]
+    fn generations_tell_what_changed() {
+        let mut lineage = Lineage::new();
+        let first = lineage.next();
+        let renewed = lineage.next();
+        lineage.add_root();
+        let rerooted = lineage.next();
+        let generations = |secret: &WorkloadSecret| {
+            (
+                secret.generation(Part::KeyPair),
+                secret.generation(Part::Roots),
+            )
+        };
+        assert_eq!(
+            [first, renewed, rerooted].map(|s| generations(&s)),
+            [(1, 1), (2, 1), (3, 3)]
+        );
+    }
+
+    #[test]
+    fn debug_shows_no_key() {
+        let secret = Lineage::new().next();
+        let inside = secret.key_pem().lines().nth(1).unwrap().to_owned();
+        let shown = format!("{secret:?}");
+        assert!(shown.contains(&secret.serial()) && !shown.contains(&inside));
+    }
+}
