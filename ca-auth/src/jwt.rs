@@ -117,17 +117,19 @@ impl JwtAuthenticator {
         };
         let algorithm: Algorithm = header.alg.parse().map_err(|_| refused())?;
 
-        let mut candidates = self.keys.candidates(header.kid.as_deref()).peekable();
-        if candidates.peek().is_none() {
+        let candidates: Vec<_> = self.keys.candidates(header.kid.as_deref()).collect();
+        if candidates.is_empty() {
             return Err(TokenError::UnknownKey {
-                id: header.kid.as_deref().map(excerpt).unwrap_or_default(),
+                id: header.kid.map(excerpt).unwrap_or_default(),
             });
         }
-        let mut fitting = candidates.filter(|key| key.fits(algorithm)).peekable();
-        if fitting.peek().is_none() {
+        if !candidates.iter().any(|key| key.fits(algorithm)) {
             return Err(refused());
         }
-        if !fitting.any(|key| key.verifies(algorithm, message, &signature)) {
+        if !candidates
+            .iter()
+            .any(|key| key.verifies(algorithm, message, &signature))
+        {
             return Err(TokenError::Signature);
         }
         read("claims", claims)

@@ -268,6 +268,34 @@ fn the_algorithm_is_chosen_by_the_key_and_never_by_the_token() {
 }
 
 #[test]
+fn a_key_that_is_meant_for_one_algorithm_verifies_no_other() {
+    let (narrowed, open) = (Issuer::rsa(), Issuer::rsa());
+    let jwk = |issuer: &Issuer, algorithm: Value| {
+        let spki = pem::parse(&issuer.public_pem).unwrap().into_contents();
+        // Behind fixed headers: 256 bytes of modulus, the tag and length of the exponent, 65537.
+        let modulus = &spki[33..33 + 256];
+        assert_eq!(spki[33 + 256..], [2, 3, 1, 0, 1]);
+        let n = URL_SAFE_NO_PAD.encode(modulus);
+        json!({ "kty": "RSA", "n": n, "e": "AQAB", "alg": algorithm })
+    };
+    let set = json!({ "keys": [jwk(&narrowed, json!("PS384")), jwk(&open, Value::Null)] });
+    let keys = IssuerKeys::parse(set.to_string().as_bytes()).unwrap();
+    assert_eq!(keys.len(), 2);
+    let jwt = JwtAuthenticator {
+        keys,
+        ..open.authenticator()
+    };
+    let judge = |issuer: &Issuer| jwt.judge(&issuer.signed(&claims(json!({}))), at(NOW));
+    assert!(judge(&open).is_ok());
+    assert_eq!(judge(&narrowed), Err(TokenError::Signature));
+    let narrowed = Issuer {
+        algorithm: Algorithm::PS384,
+        ..narrowed
+    };
+    assert!(judge(&narrowed).is_ok());
+}
+
+#[test]
 fn a_key_in_the_token_is_not_looked_at() {
     let issuer = Issuer::new(KeyKind::EcdsaP256);
     let thief = Issuer::new(KeyKind::EcdsaP256);
