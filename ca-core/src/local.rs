@@ -110,13 +110,14 @@ fn validity(
         });
     }
     let too_long = || SignError::Refused("certificate lifetime beyond the calendar".into());
-    let backdated = now - MAX_BACKDATING.min(lifetime / 4);
+    let backdated =
+        whole_seconds(now) - Duration::from_secs(MAX_BACKDATING.min(lifetime / 4).as_secs());
     let not_after = time::Duration::try_from(lifetime)
         .ok()
         .and_then(|l| now.checked_add(l))
         .ok_or_else(too_long)?;
     Ok(Validity {
-        not_before: whole_seconds(backdated.max(bundle.not_before())),
+        not_before: backdated.max(bundle.not_before()),
         not_after: whole_seconds(not_after.min(bundle.not_after())),
     })
 }

@@ -244,9 +244,8 @@ impl<'a> SpkiParts<'a> {
         let (modulus, exponent) = read().map_err(PublicKeyError::Malformed)?;
         let first = modulus.as_bytes().first().copied().unwrap_or(0);
         let bits = (modulus.as_bytes().len() * 8).saturating_sub(first.leading_zeros() as usize);
-        let bits = match u16::try_from(bits) {
-            Ok(bits @ 2048..=4096) => bits,
-            _ => return Err(PublicKeyError::RsaSize { bits }),
+        let Ok(bits @ 2048..=4096) = u16::try_from(bits) else {
+            return Err(PublicKeyError::RsaSize { bits });
         };
         let mut wide = [0; 4];
         let bytes = exponent.as_bytes();

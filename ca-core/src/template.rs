@@ -282,10 +282,10 @@ impl<'a> AlternativeNames<'a> {
                 SubjectName::Spiffe(id) => put(out, context_primitive(6), id.as_str().as_bytes()),
                 SubjectName::Dns(name) => put(out, context_primitive(2), name.as_str().as_bytes()),
                 SubjectName::Ip(IpAddr::V4(address)) => {
-                    put(out, context_primitive(7), &address.octets())
+                    put(out, context_primitive(7), &address.octets());
                 }
                 SubjectName::Ip(IpAddr::V6(address)) => {
-                    put(out, context_primitive(7), &address.octets())
+                    put(out, context_primitive(7), &address.octets());
                 }
             }
         }

@@ -1,1 +1,240 @@
+use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
 use super::*;
+use crate::crypto::AWS_LC_RS;
+use crate::csr::{Csr, create_csr_pem};
+use crate::identity::SubjectName;
+use crate::key::{KeyKind, PrivateKey};
+use crate::testing::{TestCa, now};
+
+fn csr(kind: KeyKind) -> Csr {
+    let key = PrivateKey::generate_with(kind, &AWS_LC_RS).unwrap();
+    Csr::from_pem(create_csr_pem(&key, &[]).unwrap().as_bytes()).unwrap()
+}
+
+fn fixture(name: &str) -> Csr {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("testdata/csr")
+        .join(name);
+    Csr::from_pem(&std::fs::read(path).unwrap()).unwrap()
+}
+
+fn cart() -> Vec<SubjectName> {
+    vec!["spiffe://cluster.local/ns/shop/sa/cart".parse().unwrap()]
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[test]
+fn every_ca_key_signs_every_kind_of_key_and_the_path_holds() {
+    use KeyKind::*;
+    let requests: Vec<_> = [Rsa2048, EcdsaP256, EcdsaP384, Ed25519].map(csr).into();
+    for ca_kind in [Rsa2048, EcdsaP256, EcdsaP384, Ed25519] {
+        let ca = TestCa::with_key(
+            "cluster.local",
+            PrivateKey::generate_with(ca_kind, &AWS_LC_RS).unwrap(),
+        );
+        for request in &requests {
+            let issued = ca.issue(request, &cart(), HOUR, now());
+            issued.chain().verify(issued.roots(), now()).unwrap();
+            assert_eq!(issued.chain().leaf().public_key(), request.public_key());
+        }
+    }
+}
+
+/// Field by field what the template promises, as another parser reads it.
+#[test]
+fn a_leaf_has_exactly_the_promised_contents() {
+    let ca = TestCa::new("cluster.local");
+    let names: Vec<SubjectName> = [
+        "spiffe://cluster.local/ns/shop/sa/cart",
+        "cart.shop.svc",
+        "10.0.0.7",
+    ]
+    .map(|n| n.parse().unwrap())
+    .into();
+    for (request, key_usage) in [
+        (fixture("p256.pem"), 0b1),
+        (fixture("p384.pem"), 0b1),
+        (fixture("ed25519.pem"), 0b1),
+        (fixture("rsa2048.pem"), 0b101),
+        // Asks to be a CA, which nobody listens to.
+        (fixture("ca-true.pem"), 0b1),
+    ] {
+        let issued = ca.issue(&request, &names, HOUR, now());
+        let der = issued.chain().leaf().der();
+        let (rest, leaf) = X509Certificate::from_der(der).unwrap();
+        assert!(rest.is_empty());
+        assert_eq!(leaf.version().0, 2);
+        assert_eq!(leaf.raw_serial().len(), 16);
+        assert_eq!(leaf.raw_serial()[0] & 0xc0, 0x40);
+        assert_eq!(
+            leaf.issuer().as_raw(),
+            ca.roots().certificates()[0].subject_der()
+        );
+        assert_eq!(leaf.public_key().raw, request.public_key().spki_der());
+
+        let extensions: Vec<_> = leaf
+            .iter_extensions()
+            .map(|e| {
+                (
+                    e.oid.to_id_string(),
+                    e.critical,
+                    e.parsed_extension().clone(),
+                )
+            })
+            .collect();
+        let order: Vec<_> = extensions
+            .iter()
+            .map(|(oid, critical, _)| (oid.as_str(), *critical))
+            .collect();
+        assert_eq!(
+            order,
+            [
+                ("2.5.29.15", true),
+                ("2.5.29.37", false),
+                ("2.5.29.19", true),
+                ("2.5.29.14", false),
+                ("2.5.29.35", false),
+                ("2.5.29.17", true),
+            ]
+        );
+        for (_, _, extension) in extensions {
+            match extension {
+                ParsedExtension::KeyUsage(usage) => assert_eq!(usage.flags, key_usage),
+                ParsedExtension::ExtendedKeyUsage(usage) => {
+                    assert!(
+                        usage.server_auth
+                            && usage.client_auth
+                            && !usage.any
+                            && usage.other.is_empty()
+                    );
+                }
+                ParsedExtension::BasicConstraints(basic) => {
+                    assert!(!basic.ca && basic.path_len_constraint.is_none());
+                }
+                ParsedExtension::SubjectKeyIdentifier(id) => {
+                    assert_eq!(id.0, request.public_key().key_identifier());
+                }
+                ParsedExtension::AuthorityKeyIdentifier(id) => {
+                    assert_eq!(
+                        id.key_identifier.unwrap().0,
+                        ca.key().public_key_identifier()
+                    );
+                }
+                ParsedExtension::SubjectAlternativeName(san) => assert_eq!(
+                    san.general_names,
+                    [
+                        GeneralName::URI("spiffe://cluster.local/ns/shop/sa/cart"),
+                        GeneralName::DNSName("cart.shop.svc"),
+                        GeneralName::IPAddress(&[10, 0, 0, 7]),
+                    ]
+                ),
+                other => panic!("an extension nobody promised: {other:?}"),
+            }
+        }
+    }
+}
+
+impl PrivateKey {
+    fn public_key_identifier(&self) -> [u8; 20] {
+        use crate::key::SigningKey as _;
+        self.public_key().key_identifier()
+    }
+}
+
+#[test]
+fn a_common_name_is_given_on_request_with_our_value_when_it_fits() {
+    let ca = TestCa::new("cluster.local");
+    let common_name = |request: &Csr, names: &[SubjectName]| {
+        let issued = ca.issue(request, names, HOUR, now());
+        issued.chain().verify(issued.roots(), now()).unwrap();
+        let (_, leaf) = X509Certificate::from_der(issued.chain().leaf().der()).unwrap();
+        leaf.subject()
+            .iter_common_name()
+            .next()
+            .map(|cn| cn.as_str().unwrap().to_owned())
+    };
+    let asks = fixture("common-name.pem");
+    assert_eq!(
+        common_name(&asks, &cart()).as_deref(),
+        Some("spiffe://cluster.local/ns/shop/sa/cart")
+    );
+    assert_eq!(common_name(&fixture("p256.pem"), &cart()), None);
+    // 64 bytes fit, 65 do not.
+    let long = |bytes: usize| vec![format!("{:a<bytes$}", "spiffe://td/").parse().unwrap()];
+    assert_eq!(common_name(&asks, &long(64)).map(|cn| cn.len()), Some(64));
+    assert_eq!(common_name(&asks, &long(65)), None);
+}
+
+#[test]
+fn dates_are_backdated_a_little_and_end_with_the_issuer() {
+    let ca = TestCa::new("cluster.local");
+    let request = csr(KeyKind::EcdsaP256);
+    let at = now();
+    let dates = |ttl: u64| {
+        let issued = ca.issue(&request, &cart(), Duration::from_secs(ttl), at);
+        let leaf = issued.chain().leaf().clone();
+        (
+            (at - leaf.not_before()).whole_seconds(),
+            (leaf.not_after() - at).whole_seconds(),
+        )
+    };
+    assert_eq!(dates(3600), (120, 3600));
+    assert_eq!(dates(8), (2, 8));
+    assert_eq!(dates(1), (0, 1));
+    assert_eq!(dates(10 * 24 * 3600).1, 24 * 3600, "the root ends first");
+}
+
+#[test]
+fn an_issuer_out_of_its_time_signs_nothing() {
+    let ca = TestCa::new("cluster.local");
+    let root = ca.roots().certificates()[0].clone();
+    let issue = |at| {
+        ca.authority().issue(
+            &SigningRequest::new(csr(KeyKind::EcdsaP256), cart(), HOUR),
+            at,
+        )
+    };
+    assert!(
+        matches!(issue(root.not_after()), Err(SignError::Expired { at }) if at == root.not_after())
+    );
+    let early = root.not_before() - Duration::from_secs(1);
+    assert!(matches!(issue(early), Err(SignError::NotYetValid { .. })));
+    issue(root.not_before()).unwrap();
+}
+
+#[test]
+fn nothing_is_certified_for_nobody_or_beyond_the_calendar() {
+    let ca = TestCa::new("cluster.local");
+    let issue = |names, ttl| {
+        ca.authority().issue(
+            &SigningRequest::new(csr(KeyKind::EcdsaP256), names, ttl),
+            now(),
+        )
+    };
+    assert!(matches!(
+        issue(Vec::new(), HOUR),
+        Err(SignError::Refused(_))
+    ));
+    assert!(matches!(
+        issue(cart(), Duration::MAX),
+        Err(SignError::Refused(_))
+    ));
+}
+
+#[test]
+fn serial_numbers_do_not_repeat() {
+    let ca = TestCa::new("cluster.local");
+    let request = csr(KeyKind::EcdsaP256);
+    let serials: std::collections::HashSet<_> = (0..100)
+        .map(|_| {
+            ca.issue(&request, &cart(), HOUR, now())
+                .chain()
+                .leaf()
+                .serial()
+        })
+        .collect();
+    assert_eq!(serials.len(), 100);
+}

@@ -1,5 +1,11 @@
 //! The server as its users meet it: the real program, real TLS, real gRPC.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "what a test cannot do ends it"
+)]
+
 mod issuance;
 mod process;
 mod running;

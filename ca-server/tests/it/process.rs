@@ -56,7 +56,7 @@ fn killed_at_any_moment_of_its_start_it_comes_back_with_the_same_root() {
         ) {
             (None, Ok(pem)) => root = Some(pem),
             (Some(root), pem) => {
-                assert_eq!(*root, pem.unwrap(), "another root after {microseconds} µs")
+                assert_eq!(*root, pem.unwrap(), "another root after {microseconds} µs");
             }
             (None, Err(_)) => killed_before_a_root += 1,
         }
