@@ -34,7 +34,7 @@ const SECRET_MESSAGES: [&str; 5] = [
 ///
 /// When a `.proto` file does not compile, a file cannot be read or written, or, with `check`, when
 /// a committed file is stale. The message names the file.
-pub fn run(check: bool) -> anyhow::Result<()> {
+pub(crate) fn run(check: bool) -> anyhow::Result<()> {
     let package = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ca-proto");
     let committed = package.join("src/generated");
     let fresh = generate(&package.join("proto"))?;
@@ -42,7 +42,10 @@ pub fn run(check: bool) -> anyhow::Result<()> {
         return compare(&committed, &fresh);
     }
     fs::create_dir_all(&committed)?;
-    for stale in names_in(&committed)?.iter().filter(|name| !fresh.contains_key(*name)) {
+    for stale in names_in(&committed)?
+        .iter()
+        .filter(|name| !fresh.contains_key(*name))
+    {
         fs::remove_file(committed.join(stale))?;
     }
     for (name, text) in &fresh {
@@ -91,8 +94,14 @@ fn compare(committed: &Path, fresh: &BTreeMap<String, String>) -> anyhow::Result
     if wrong.is_empty() {
         return Ok(());
     }
-    let names: Vec<String> = wrong.iter().map(|path| path.display().to_string()).collect();
-    bail!("generated code is stale, run `cargo xtask codegen`: {}", names.join(", "))
+    let names: Vec<String> = wrong
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    bail!(
+        "generated code is stale, run `cargo xtask codegen`: {}",
+        names.join(", ")
+    )
 }
 
 fn names_in(folder: &Path) -> anyhow::Result<Vec<String>> {

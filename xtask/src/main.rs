@@ -1,3 +1,54 @@
 //! Checks, demo and interoperability runs of this workspace.
 
-fn main() {}
+mod ci;
+mod codegen;
+mod demo;
+mod http;
+mod identity;
+mod interop;
+mod lab;
+mod mesh;
+mod process;
+mod tls;
+mod venv;
+mod verb;
+mod wait;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::mesh::{Binaries, Profile};
+use crate::verb::Verb;
+
+fn main() -> ExitCode {
+    match run(Verb::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Not returned from here: that would print it for a debugger, not for a person.
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(verb: Verb) -> anyhow::Result<()> {
+    wait::catch_signals()?;
+    match verb {
+        Verb::Ci => ci::run(),
+        Verb::Codegen { check } => codegen::run(check),
+        Verb::Demo { once, dev, bin_dir } => {
+            let profile = if dev { Profile::Dev } else { Profile::Release };
+            demo::run(&Binaries::find(bin_dir.as_deref(), profile)?, once)
+        }
+        Verb::Interop {
+            partner,
+            bin_dir,
+            sabotage,
+        } => {
+            let binaries = Binaries::find(bin_dir.as_deref(), Profile::Dev)?;
+            interop::run(&binaries, partner, sabotage)
+        }
+    }
+}

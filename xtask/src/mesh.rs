@@ -1,0 +1,240 @@
+//! Our two binaries, driven the way a user drives them: flags in, lines of text and files out.
+
+use std::fmt::{self, Display};
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::identity::Identity;
+use crate::lab::Lab;
+use crate::process::Process;
+use crate::wait;
+use crate::workspace;
+
+pub(crate) const TRUST_DOMAIN: &str = "cluster.local";
+
+/// Far above what either needs, for machines that do other things too.
+const START_LIMIT: Duration = Duration::from_secs(20);
+
+#[derive(Clone, Copy)]
+pub(crate) enum Profile {
+    Dev,
+    Release,
+}
+
+/// The binaries under test.
+pub(crate) struct Binaries {
+    ca_server: PathBuf,
+    sds_agent: PathBuf,
+}
+
+impl Binaries {
+    /// Those in the folder, or else what is built from this checkout.
+    pub(crate) fn find(folder: Option<&Path>, profile: Profile) -> Result<Self> {
+        folder.map_or_else(|| Self::build(profile), Self::in_folder)
+    }
+
+    fn build(profile: Profile) -> Result<Self> {
+        let mut cargo = workspace::cargo(&["build", "--bin", "ca-server", "--bin", "sds-agent"]);
+        let folder = match profile {
+            Profile::Dev => "debug",
+            Profile::Release => {
+                cargo.arg("--release");
+                "release"
+            }
+        };
+        workspace::run(&mut cargo)?;
+        Self::in_folder(&workspace::target_directory()?.join(folder))
+    }
+
+    fn in_folder(folder: &Path) -> Result<Self> {
+        let find = |name: &str| {
+            let path = folder.join(name);
+            path.canonicalize()
+                .with_context(|| format!("no binary {}", path.display()))
+        };
+        Ok(Self {
+            ca_server: find("ca-server")?,
+            sds_agent: find("sds-agent")?,
+        })
+    }
+}
+
+/// One of the two workloads that every run is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Workload {
+    Cart,
+    Checkout,
+}
+
+impl Workload {
+    pub(crate) fn namespace(self) -> &'static str {
+        "shop"
+    }
+
+    pub(crate) fn service_account(self) -> &'static str {
+        match self {
+            Self::Cart => "cart",
+            Self::Checkout => "checkout",
+        }
+    }
+
+    pub(crate) fn spiffe_id(self) -> String {
+        format!(
+            "spiffe://{TRUST_DOMAIN}/ns/{}/sa/{}",
+            self.namespace(),
+            self.service_account()
+        )
+    }
+}
+
+impl Display for Workload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{}/{}", self.namespace(), self.service_account()))
+    }
+}
+
+/// A running ca-server.
+pub(crate) struct Ca<'a> {
+    pub(crate) address: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    pub(crate) root_certificate: PathBuf,
+    pub(crate) fingerprint: String,
+    binaries: &'a Binaries,
+    data: PathBuf,
+    process: Process,
+}
+
+impl<'a> Ca<'a> {
+    /// Returns once it says that it is ready.
+    pub(crate) fn start(lab: &Lab, binaries: &'a Binaries) -> Result<Self> {
+        let data = lab.path("ca");
+        let mut command = Command::new(&binaries.ca_server);
+        command
+            .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+            .args(["--trust-domain", TRUST_DOMAIN])
+            .arg("--data-dir")
+            .arg(&data);
+        let mut process = lab.start("ca-server", &mut command)?;
+        let address = address(&process.printed("serving", START_LIMIT)?)?;
+        let admin = address_of(&mut process, "admin")?;
+        let fingerprint = process.printed("root fingerprint", START_LIMIT)?;
+        let root_certificate = data.join("root-cert.pem");
+        process.answers(admin, "/readyz", START_LIMIT)?;
+        Ok(Self {
+            address,
+            admin,
+            root_certificate,
+            fingerprint,
+            binaries,
+            data,
+            process,
+        })
+    }
+
+    pub(crate) fn token(&self, workload: Workload, extra: &[&str]) -> Result<String> {
+        let mut command = workspace::command(&self.binaries.ca_server);
+        command
+            .args(["token", "--namespace", workload.namespace()])
+            .args(["--service-account", workload.service_account()])
+            .args(extra)
+            .arg("--data-dir")
+            .arg(&self.data);
+        let printed = workspace::output(&mut command)?;
+        let token = printed.trim_end();
+        if token.is_empty() || token.contains(char::is_whitespace) {
+            bail!("`ca-server token` must print one token and nothing else, printed: {printed:?}");
+        }
+        Ok(token.to_owned())
+    }
+
+    pub(crate) fn check(&mut self) -> Result<()> {
+        self.process.check()
+    }
+}
+
+/// A running sds-agent.
+pub(crate) struct Agent {
+    pub(crate) workload: Workload,
+    pub(crate) socket: PathBuf,
+    pub(crate) output: PathBuf,
+    admin: SocketAddr,
+    process: Process,
+}
+
+impl Agent {
+    /// Returns as soon as its socket is open; its first certificate may still be on the way.
+    pub(crate) fn start(lab: &Lab, ca: &Ca<'_>, workload: Workload, ttl: Duration) -> Result<Self> {
+        let name = format!("agent-{}", workload.service_account());
+        let token = lab.write(&format!("{name}.token"), ca.token(workload, &[])?)?;
+        let output = lab.path(format!("{name}-files"));
+        let mut command = Command::new(&ca.binaries.sds_agent);
+        command
+            .args(["--ca-addr", &ca.address.to_string()])
+            .args(["--namespace", workload.namespace()])
+            .args(["--service-account", workload.service_account()])
+            .args(["--trust-domain", TRUST_DOMAIN])
+            .args(["--secret-ttl", &format!("{}s", ttl.as_secs())])
+            .args(["--admin-listen", "127.0.0.1:0"])
+            .arg("--ca-root")
+            .arg(&ca.root_certificate)
+            .arg("--token-file")
+            .arg(&token)
+            .arg("--socket")
+            .arg(lab.path(format!("{name}.sock")))
+            .arg("--output-dir")
+            .arg(&output);
+        let mut process = lab.start(&name, &mut command)?;
+        let socket = process.printed("serving", START_LIMIT)?.into();
+        let admin = address_of(&mut process, "admin")?;
+        Ok(Self {
+            workload,
+            socket,
+            output,
+            admin,
+            process,
+        })
+    }
+
+    /// The identity it has put into its output folder, once it says that it serves one.
+    pub(crate) fn first_identity(&mut self) -> Result<Identity> {
+        self.process.answers(self.admin, "/readyz", START_LIMIT)?;
+        self.identity()
+    }
+
+    /// The identity that is in its output folder now.
+    pub(crate) fn identity(&mut self) -> Result<Identity> {
+        self.process.check()?;
+        Identity::read(&self.output)
+    }
+
+    /// Waits until its output folder holds another certificate than this one.
+    pub(crate) fn next_identity(&mut self, than: &Identity, limit: Duration) -> Result<Identity> {
+        let what = format!("new certificate of {}", self.workload);
+        wait::until(&what, limit, || {
+            let now = self.identity()?;
+            Ok(if now.leaf.serial == than.leaf.serial {
+                ControlFlow::Continue(format!("it still has serial {}", now.leaf.serial))
+            } else {
+                ControlFlow::Break(now)
+            })
+        })
+    }
+
+    pub(crate) fn check(&mut self) -> Result<()> {
+        self.process.check()
+    }
+}
+
+fn address_of(process: &mut Process, label: &str) -> Result<SocketAddr> {
+    address(&process.printed(label, START_LIMIT)?)
+}
+
+fn address(text: &str) -> Result<SocketAddr> {
+    text.parse()
+        .with_context(|| format!("not an address: {text:?}"))
+}

@@ -1,0 +1,44 @@
+//! What may be typed after `cargo xtask`.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+use crate::interop::{Partner, Sabotage};
+
+/// What this project does to itself.
+#[derive(Parser)]
+#[command(name = "cargo xtask", arg_required_else_help = true)]
+pub(crate) enum Verb {
+    /// Everything that a change must pass, except the tests.
+    Ci,
+    /// Generates the Rust code of the wire types.
+    Codegen {
+        /// Only compare with what is committed.
+        #[arg(long)]
+        check: bool,
+    },
+    /// A CA, two workloads, mutual TLS between them and a live rotation.
+    Demo {
+        /// End after everything has been shown.
+        #[arg(long)]
+        once: bool,
+        /// Build without optimisation, which is quicker.
+        #[arg(long)]
+        dev: bool,
+        /// Use the binaries in this folder instead of building them.
+        #[arg(long)]
+        bin_dir: Option<PathBuf>,
+    },
+    /// Our programs with real partners. Without a name: all of them.
+    Interop {
+        /// Which partner.
+        partner: Option<Partner>,
+        /// Use the binaries in this folder instead of building them.
+        #[arg(long)]
+        bin_dir: Option<PathBuf>,
+        /// One Envoy run with an SDS server that is wrong in this way: it fails.
+        #[arg(long, hide = true)]
+        sabotage: Option<Sabotage>,
+    },
+}
