@@ -61,3 +61,8 @@ pub use self_signed::{RootError, RootParams};
 pub use store::{AuthorityState, AuthorityStore, DirectoryStore, Revision, StoreError, Stored};
 pub use trust::{TrustBundle, TrustError};
 pub use ttl::{OverMax, TtlError, TtlPolicy};
+
+/// The example of the README is compiled and run with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExample;
