@@ -136,6 +136,8 @@ impl Keeper {
     fn failed(&self, failure: &Failure, next: OffsetDateTime) -> OffsetDateTime {
         self.metrics.failed();
         let error = one_line(failure);
+        // The attempt may have taken longer than the certificate had left.
+        self.withdraw_if_expired(clock::now());
         match self.publisher.current() {
             Some(kept) => tracing::warn!(
                 error,
@@ -162,10 +164,21 @@ impl Keeper {
             && expiry <= next
         {
             clock::sleep_until(expiry).await;
-            tracing::error!(at = clock::show(expiry), "the certificate has expired");
-            self.publisher.publish(None);
+            self.withdraw_if_expired(clock::now());
         }
         clock::sleep_until(next).await;
+    }
+
+    fn withdraw_if_expired(&self, now: OffsetDateTime) {
+        if let Some(secret) = self.publisher.current()
+            && !secret.is_valid_at(now)
+        {
+            tracing::error!(
+                at = clock::show(secret.not_after()),
+                "the certificate has expired"
+            );
+            self.publisher.publish(None);
+        }
     }
 }
 

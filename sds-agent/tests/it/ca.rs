@@ -19,7 +19,11 @@ use hyper::{server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost_types::value::Kind;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    sync::watch,
+    task::JoinHandle,
+};
 use tokio_rustls::TlsAcceptor;
 use tonic::{Request, Response, Status, codegen::Service as _};
 
@@ -61,18 +65,20 @@ pub(crate) struct Ca {
     service: Signer,
     acceptor: TlsAcceptor,
     serving: Option<JoinHandle<()>>,
+    /// Keeps the port for us while nobody listens on it, so that connections are refused.
+    _reserved: TcpSocket,
 }
 
 impl Ca {
     /// Bound to a port, but not serving yet.
-    pub(crate) async fn new(behaviour: Behaviour) -> Self {
+    pub(crate) fn new(behaviour: Behaviour) -> Self {
         let ca = TestCa::new("cluster.local");
-        // Reserves a port: connections are refused until `switch_on`.
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let reserved = socket("127.0.0.1:0".parse().unwrap());
         let (seen, _) = watch::channel(Vec::new());
         Self {
             roots: ca.roots(),
-            address: listener.local_addr().unwrap(),
+            address: reserved.local_addr().unwrap(),
+            _reserved: reserved,
             acceptor: acceptor(&ca),
             service: Signer {
                 ca,
@@ -83,17 +89,16 @@ impl Ca {
         }
     }
 
-    pub(crate) async fn good() -> Self {
+    pub(crate) fn good() -> Self {
         let mut ca = Self::new(Behaviour::Good {
             lifetime: Duration::from_secs(3600),
-        })
-        .await;
-        ca.switch_on().await;
+        });
+        ca.switch_on();
         ca
     }
 
-    pub(crate) async fn switch_on(&mut self) {
-        let listener = TcpListener::bind(self.address).await.unwrap();
+    pub(crate) fn switch_on(&mut self) {
+        let listener = socket(self.address).listen(16).unwrap();
         let (acceptor, service) = (self.acceptor.clone(), self.service.clone());
         self.serving = Some(tokio::spawn(serve(listener, acceptor, service)));
     }
@@ -149,7 +154,7 @@ impl Signer {
             Behaviour::Good { lifetime } => elements(&issue(&csr, cart, lifetime)),
             Behaviour::OtherKey => {
                 let key = PrivateKey::generate(KeyKind::EcdsaP256).unwrap();
-                let other = create_csr_pem(&key, &[cart.clone()]).unwrap();
+                let other = create_csr_pem(&key, std::slice::from_ref(&cart)).unwrap();
                 elements(&issue(
                     &Csr::from_pem(other.as_bytes()).unwrap(),
                     cart,
@@ -237,6 +242,13 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, service: Signer) {
             let _ = http.serve_connection(TokioIo::new(stream), answer).await;
         });
     }
+}
+
+fn socket(address: SocketAddr) -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(address).unwrap();
+    socket
 }
 
 fn acceptor(ca: &TestCa) -> TlsAcceptor {

@@ -26,7 +26,7 @@ use ca::{Behaviour, Ca};
 
 #[tokio::test]
 async fn certificate_and_roots_reach_the_client() {
-    let ca = Ca::good().await;
+    let ca = Ca::good();
     let agent = Agent::start(&ca, &["--secret-ttl", "90m"]);
     // As Envoy does: a stream for each name.
     let mut pair = agent.subscribe(&["default"]).await;
@@ -55,7 +55,7 @@ async fn certificate_and_roots_reach_the_client() {
 
 #[tokio::test]
 async fn a_signer_and_a_cluster_are_passed_on() {
-    let ca = Ca::good().await;
+    let ca = Ca::good();
     let agent = Agent::start(&ca, &["--cert-signer", "vault", "--cluster-id", "west"]);
     agent.subscribe(&["default"]).await.accept().await;
     let [seen] = ca.seen().try_into().unwrap();
@@ -68,7 +68,7 @@ async fn a_signer_and_a_cluster_are_passed_on() {
 
 #[tokio::test]
 async fn certificates_of_a_few_seconds_are_renewed_in_time() {
-    let ca = Ca::good().await;
+    let ca = Ca::good();
     ca.behave(Behaviour::Good {
         lifetime: Duration::from_secs(3),
     });
@@ -99,7 +99,7 @@ async fn certificates_of_a_few_seconds_are_renewed_in_time() {
 
 #[tokio::test]
 async fn unknown_names_are_refused_and_others_still_served() {
-    let ca = Ca::good().await;
+    let ca = Ca::good();
     let agent = Agent::start(&ca, &[]);
     let status = agent.subscribe(&["foo"]).await.next().await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
@@ -114,8 +114,7 @@ async fn unknown_names_are_refused_and_others_still_served() {
 async fn a_stream_from_before_the_first_certificate_is_answered_when_it_comes() {
     let mut ca = Ca::new(Behaviour::Good {
         lifetime: Duration::from_secs(3600),
-    })
-    .await;
+    });
     let agent = Agent::start(&ca, &[]);
     let mut pair = agent.subscribe(&["default"]).await;
     let reason = agent
@@ -124,13 +123,13 @@ async fn a_stream_from_before_the_first_certificate_is_answered_when_it_comes() 
     assert!(reason.starts_with("no certificate yet"), "{reason}");
     assert_eq!(agent.get("/healthz").await.0, 200, "waiting is not ill");
     assert!(pair.is_silent().await);
-    ca.switch_on().await;
+    ca.switch_on();
     checked_chain(&pair.accept().await[0], &ca.roots);
 }
 
 #[tokio::test]
 async fn a_certificate_outlives_its_ca_until_it_expires_and_comes_back_with_it() {
-    let mut ca = Ca::good().await;
+    let mut ca = Ca::good();
     ca.behave(Behaviour::Good {
         lifetime: Duration::from_secs(4),
     });
@@ -156,7 +155,7 @@ async fn a_certificate_outlives_its_ca_until_it_expires_and_comes_back_with_it()
         "nothing expired is served"
     );
 
-    ca.switch_on().await;
+    ca.switch_on();
     assert_ne!(checked_chain(&pair.accept().await[0], &ca.roots), held);
     agent.becomes("/readyz", |status, _| status == 200).await;
     let metrics = agent.get("/metrics").await.1;
@@ -184,7 +183,7 @@ async fn unfit_answers_are_never_published() {
         ),
     ];
     join_all(unfit.map(|(behaviour, reason)| async move {
-        let ca = Ca::good().await;
+        let ca = Ca::good();
         ca.behave(behaviour);
         let agent = Agent::start(&ca, &[]);
         let mut both = agent.subscribe(&["default", "ROOTCA"]).await;
@@ -204,7 +203,7 @@ async fn unfit_answers_are_never_published() {
 
 #[tokio::test]
 async fn an_unfit_renewal_leaves_the_certificate_in_place() {
-    let ca = Ca::good().await;
+    let ca = Ca::good();
     ca.behave(Behaviour::Good {
         lifetime: Duration::from_secs(6),
     });
@@ -222,8 +221,8 @@ async fn an_unfit_renewal_leaves_the_certificate_in_place() {
 
 #[tokio::test]
 async fn a_corrected_token_and_a_corrected_root_are_picked_up() {
-    let ca = Ca::good().await;
-    let stranger = Ca::good().await;
+    let ca = Ca::good();
+    let stranger = Ca::good();
     let home = Home::new(&ca);
     home.write_token("stale-token");
     let agent = Agent::start_in(home, &ca, &[]);
@@ -245,7 +244,7 @@ async fn a_corrected_token_and_a_corrected_root_are_picked_up() {
 
 #[tokio::test]
 async fn files_follow_the_certificate() {
-    let ca = Ca::good().await;
+    let ca = Ca::good();
     ca.behave(Behaviour::Good {
         lifetime: Duration::from_secs(3),
     });
@@ -277,7 +276,7 @@ async fn files_follow_the_certificate() {
 
 #[tokio::test]
 async fn one_request_for_one_answer() {
-    let ca = Ca::good().await;
+    let ca = Ca::good();
     let agent = Agent::start(&ca, &[]);
     let mut client = agent.client().await;
     let wish = DiscoveryRequest {
@@ -304,7 +303,7 @@ async fn one_request_for_one_answer() {
 
 #[tokio::test]
 async fn a_renewal_can_be_asked_for() {
-    let ca = Ca::good().await;
+    let ca = Ca::good();
     let home = Home::new(&ca);
     let app = build(&home, &ca, &[]).unwrap();
     let renew_now = app.renew_now();
@@ -319,7 +318,7 @@ async fn a_renewal_can_be_asked_for() {
 
 #[tokio::test]
 async fn stopping_ends_the_streams_and_the_next_agent_takes_over_the_socket() {
-    let ca = Ca::good().await;
+    let ca = Ca::good();
     let agent = Agent::start(&ca, &[]);
     let mut pair = agent.subscribe(&["default"]).await;
     pair.accept().await;

@@ -40,7 +40,7 @@ async fn fails(command: &mut Command) -> String {
 
 #[tokio::test]
 async fn it_says_where_it_serves_and_ends_well_when_told_to() {
-    let ca = Ca::good().await;
+    let ca = Ca::good();
     let home = Home::new(&ca);
     let mut agent = command(&home, &ca, &[]).spawn().unwrap();
     let mut lines = BufReader::new(agent.stdout.take().unwrap()).lines();
@@ -82,7 +82,7 @@ async fn signal(agent: &Child, name: &str) {
 
 #[tokio::test]
 async fn what_cannot_work_is_one_line_and_a_failure() {
-    let ca = Ca::good().await;
+    let ca = Ca::good();
     let home = Home::new(&ca);
     let missing = home.path("missing");
     let missing = missing.to_str().unwrap();
