@@ -49,8 +49,24 @@ pub(super) struct Request {
     pub(super) public_key: String,
 }
 
-/// A request, with a new key, that asks for everything that it must not get: other names, to be a CA.
-pub(super) fn foreign_request(lab: &Lab, kind: KeyKind) -> Result<Request> {
+/// The subject of a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Subject {
+    Empty,
+    Foreign,
+}
+
+impl Subject {
+    fn argument(self) -> &'static str {
+        match self {
+            Self::Empty => "/",
+            Self::Foreign => "/O=foreign/CN=foreign",
+        }
+    }
+}
+
+/// A request, with a new key, that asks for what it must not get: other names, to be a CA.
+pub(super) fn greedy_request(lab: &Lab, kind: KeyKind, subject: Subject) -> Result<Request> {
     let file = lab.path(format!("{kind}.csr"));
     let mut make = openssl(&[
         "req",
@@ -58,7 +74,7 @@ pub(super) fn foreign_request(lab: &Lab, kind: KeyKind) -> Result<Request> {
         "-nodes",
         "-batch",
         "-subj",
-        "/O=foreign/CN=foreign",
+        subject.argument(),
     ]);
     make.args(kind.arguments())
         .args([
@@ -118,9 +134,10 @@ pub(super) fn public_key(certificate: &Path) -> Result<String> {
     )
 }
 
-/// Basic constraints and subject alternative name, as `OpenSSL` prints them.
-pub(super) fn extensions(certificate: &Path) -> Result<String> {
-    let mut print = openssl(&["x509", "-noout", "-ext", "basicConstraints,subjectAltName"]);
+/// Subject, basic constraints and subject alternative name, as `OpenSSL` prints them.
+pub(super) fn names(certificate: &Path) -> Result<String> {
+    let mut print = openssl(&["x509", "-noout", "-subject", "-nameopt", "RFC2253"]);
+    print.args(["-ext", "basicConstraints,subjectAltName"]);
     let text = workspace::output(print.arg("-in").arg(certificate))?;
     // Some versions end lines with a space.
     Ok(text

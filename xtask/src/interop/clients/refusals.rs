@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 
 use super::CALLER;
 use super::grpc::{Answer, Client, Wish};
-use super::openssl::{self, KeyKind};
+use super::openssl::{self, KeyKind, Subject};
 use crate::lab::Lab;
 use crate::mesh::Ca;
 use crate::wait;
@@ -49,7 +49,7 @@ struct Status {
 }
 
 pub(super) fn check(lab: &Lab, ca: &Ca<'_>, client: &Client<'_>) -> Result<()> {
-    let request = openssl::foreign_request(lab, KeyKind::P256)?;
+    let request = openssl::greedy_request(lab, KeyKind::P256, Subject::Empty)?;
     let good = request.pem.as_str();
     let not_a_request = openssl::request_pem(lab, b"not a request")?;
     let mut broken = request.der.clone();
