@@ -5,6 +5,7 @@ use ca_proto::{
     },
     google::rpc,
 };
+use proptest::prelude::*;
 use prost::Message as _;
 
 use super::*;
@@ -423,4 +424,79 @@ fn a_name_said_twice_is_one_name() {
         names(&stream.subscribe(&["default", "default"])),
         ["default"]
     );
+}
+
+// Whatever a client does.
+
+/// One thing that happens on a stream.
+#[derive(Clone, Debug)]
+enum Event {
+    /// A request with these names, about the response so many back (none: no nonce).
+    Request {
+        names: Vec<&'static str>,
+        about: Option<usize>,
+        refused: bool,
+    },
+    Rotate,
+    AddRoot,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let names = prop::sample::subsequence(vec!["default", "ROOTCA"], 0..=2);
+    let about = prop::option::of(0..3_usize);
+    prop_oneof![
+        4 => (names, about, any::<bool>())
+            .prop_map(|(names, about, refused)| Event::Request { names, about, refused }),
+        2 => Just(Event::Rotate),
+        1 => Just(Event::AddRoot),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// A client is sent only what its last heeded request named, each response has a nonce of its
+    /// own, and once a response is out nothing more is due.
+    #[test]
+    fn a_client_gets_what_it_asked_for_and_nothing_twice(
+        events in prop::collection::vec(event(), 0..30),
+    ) {
+        let mut stream = Stream::open();
+        let mut sent: Vec<DiscoveryResponse> = Vec::new();
+        let mut wanted: Vec<&str> = Vec::new();
+        for event in events {
+            match event {
+                Event::Rotate => stream.rotate(),
+                Event::AddRoot => stream.lineage.add_root(),
+                Event::Request { names, about, refused } => {
+                    let about = about.and_then(|back| sent.iter().rev().nth(back));
+                    let nonce = about.map(|response| response.nonce.clone()).unwrap_or_default();
+                    let error_detail = refused.then(rpc::Status::default);
+                    let latest = sent.last().is_some_and(|response| response.nonce == nonce);
+                    let subscribed = stream.session.subscription.is_some();
+                    stream.hear(&DiscoveryRequest {
+                        response_nonce: nonce.clone(),
+                        error_detail,
+                        ..request(&names)
+                    });
+                    let heeded = if names.is_empty() || !subscribed {
+                        subscribed || !refused
+                    } else {
+                        latest || (nonce.is_empty() && !refused)
+                    };
+                    if heeded {
+                        wanted = names;
+                    }
+                }
+            }
+            if let Some(response) = stream.answer() {
+                for name in names(&response) {
+                    prop_assert!(wanted.contains(&name.as_str()), "{name} of {wanted:?}");
+                }
+                prop_assert!(sent.iter().all(|earlier| earlier.nonce != response.nonce));
+                sent.push(response);
+            }
+            prop_assert!(stream.answer().is_none());
+        }
+    }
 }
