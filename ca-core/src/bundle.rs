@@ -9,8 +9,13 @@ use time::OffsetDateTime;
 
 use crate::certificate::{CaRights, Certificate, CertificateChain, ChainError};
 use crate::key::{KeyError, SigningKey};
+use crate::revocation::RevocationLists;
 use crate::template::{self, IssuerTemplate, Subject, Validity};
 use crate::trust::TrustBundle;
+
+mod pem;
+
+pub use pem::{BundlePem, BundlePemError, CaLayout, IncompleteCa, Part};
 
 /// All that is needed to sign, known to fit together. It is never changed, only replaced.
 #[derive(Clone, Debug)]
@@ -18,6 +23,7 @@ pub struct KeyCertBundle {
     key: Arc<dyn SigningKey>,
     chain: CertificateChain,
     roots: TrustBundle,
+    revocation: Option<RevocationLists>,
     template: IssuerTemplate,
     /// The intermediates that go out with each leaf: the signing certificate too, unless it is a root.
     issued_intermediates: Arc<[Certificate]>,
@@ -43,7 +49,7 @@ impl KeyCertBundle {
         let signing = chain.leaf();
         for certificate in chain.iter() {
             match certificate.rights() {
-                CaRights::Ca => {}
+                CaRights::Ca { .. } => {}
                 CaRights::None => {
                     return Err(BundleError::NotCa {
                         serial: certificate.serial(),
@@ -80,6 +86,7 @@ impl KeyCertBundle {
             key,
             chain,
             roots,
+            revocation: None,
         };
         bundle.issue_probe(now)?.verify(&bundle.roots, now)?;
         Ok(bundle)
@@ -103,6 +110,17 @@ impl KeyCertBundle {
     /// The roots to trust.
     pub fn roots(&self) -> &TrustBundle {
         &self.roots
+    }
+
+    /// The same bundle with these revocation lists, or with none.
+    #[must_use]
+    pub fn with_revocation_lists(self, revocation: Option<RevocationLists>) -> Self {
+        Self { revocation, ..self }
+    }
+
+    /// The revocation lists to hand out with the roots.
+    pub fn revocation_lists(&self) -> Option<&RevocationLists> {
+        self.revocation.as_ref()
     }
 
     /// The earliest end of any certificate on the path: nothing issued lives longer.
@@ -201,6 +219,20 @@ impl BundleStore {
         self.0.generation.load(Ordering::Acquire)
     }
 
+    /// Makes `bundle` the current one, provided that no workload loses its trust by it: the new roots still contain the
+    /// old ones, or are some of them. Whoever got a certificate a moment ago can then still talk to everybody.
+    ///
+    /// # Errors
+    /// When the roots are others; the current bundle stays.
+    pub fn succeed(&self, bundle: KeyCertBundle) -> Result<(), TrustBroken> {
+        let (old, new) = (self.current(), bundle.roots());
+        if !new.contains_all(old.roots()) && !old.roots().contains_all(new) {
+            return Err(TrustBroken);
+        }
+        self.replace(bundle);
+        Ok(())
+    }
+
     /// Makes `bundle` the current one and wakes all subscribers.
     pub fn replace(&self, bundle: KeyCertBundle) {
         self.0.current.store(Arc::new(bundle));
@@ -216,6 +248,13 @@ impl BundleStore {
         }
     }
 }
+
+/// The roots were to be exchanged in one step, with which certificates in use would lead nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the new roots neither contain the old ones nor are some of them: trust both for a while, then drop the old"
+)]
+pub struct TrustBroken;
 
 /// A reader that wants to know of each new bundle. Works with any async runtime.
 #[derive(Debug)]

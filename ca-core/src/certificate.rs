@@ -12,8 +12,10 @@ use crate::identity::{SpiffeId, SubjectName};
 use crate::public_key::{PublicKey, PublicKeyError};
 
 mod chain;
+mod path;
 
 pub use chain::{CertificateChain, ChainError};
+pub(crate) use path::read_signed;
 
 /// One certificate, read once. Cheap to clone.
 #[derive(Clone)]
@@ -38,6 +40,7 @@ pub(crate) struct Facts {
     pub(crate) other_names: usize,
     pub(crate) key_identifier: Option<Vec<u8>>,
     pub(crate) authority: CaRights,
+    pub(crate) signs_lists: bool,
 }
 
 /// Whether a certificate may sign others.
@@ -46,7 +49,16 @@ pub(crate) enum CaRights {
     None,
     /// A CA by its basic constraints, whose key usage forbids to sign certificates.
     KeyUsageForbids,
-    Ca,
+    Ca {
+        /// How many further CAs may follow below it.
+        path_length: Option<u8>,
+    },
+}
+
+impl CaRights {
+    pub(crate) fn is_ca(self) -> bool {
+        matches!(self, Self::Ca { .. })
+    }
 }
 
 impl Certificate {
@@ -151,7 +163,12 @@ impl Certificate {
 
     /// Whether it may sign certificates, by its basic constraints and key usage.
     pub fn is_ca(&self) -> bool {
-        self.0.facts.authority == CaRights::Ca
+        self.0.facts.authority.is_ca()
+    }
+
+    /// Whether it may sign revocation lists: a CA whose key usage, if it has one, includes cRLSign.
+    pub(crate) fn may_sign_revocation_lists(&self) -> bool {
+        self.0.facts.authority != CaRights::None && self.0.facts.signs_lists
     }
 
     pub(crate) fn rights(&self) -> CaRights {
@@ -266,11 +283,18 @@ fn read_facts(der: &[u8]) -> Result<Facts, CertificateError> {
     }
     let basic = parsed.basic_constraints().map_err(|e| malformed(&e))?;
     let usage = parsed.key_usage().map_err(|e| malformed(&e))?;
-    let authority = match (basic.is_some_and(|b| b.value.ca), usage) {
-        (false, _) => CaRights::None,
-        (true, Some(usage)) if !usage.value.key_cert_sign() => CaRights::KeyUsageForbids,
-        (true, _) => CaRights::Ca,
+    let authority = match (basic.filter(|b| b.value.ca), &usage) {
+        (None, _) => CaRights::None,
+        (Some(_), Some(usage)) if !usage.value.key_cert_sign() => CaRights::KeyUsageForbids,
+        (Some(basic), _) => CaRights::Ca {
+            // No path is 255 certificates long.
+            path_length: basic
+                .value
+                .path_len_constraint
+                .map(|n| u8::try_from(n).unwrap_or(u8::MAX)),
+        },
     };
+    let signs_lists = usage.is_none_or(|usage| usage.value.crl_sign());
     let presented = parsed
         .subject_alternative_name()
         .map_err(|e| malformed(&e))?;
@@ -296,6 +320,7 @@ fn read_facts(der: &[u8]) -> Result<Facts, CertificateError> {
                 _ => None,
             }),
         authority,
+        signs_lists,
     })
 }
 

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::ops::Range;
 
-use der::asn1::{AnyRef, BitStringRef, OctetStringRef};
+use der::asn1::{AnyRef, OctetStringRef};
 use der::{Decode as _, Reader, SliceReader, Tag, TagNumber};
 
 use crate::asn1::oid;
+use crate::certificate::read_signed;
 use crate::crypto::{Backend, RING};
 use crate::public_key::{PublicKey, PublicKeyError, VerifyError};
 
@@ -67,10 +68,10 @@ impl Csr {
         if der.len() > MAX_BYTES {
             return Err(CsrError::TooLarge { limit: MAX_BYTES });
         }
-        let outer = Outer::read(&der).map_err(CsrError::Malformed)?;
-        let inner = Inner::read(outer.signed).map_err(CsrError::Malformed)?;
+        let outer = read_signed(&der).map_err(CsrError::Malformed)?;
+        let inner = Inner::read(outer.message).map_err(CsrError::Malformed)?;
         let public_key = PublicKey::from_spki_der(inner.spki)?;
-        public_key.verify(backend, outer.algorithm, outer.signed, outer.signature)?;
+        public_key.verify(backend, outer.algorithm, outer.message, outer.signature)?;
         let (subject, attributes) = (
             range_in(&der, inner.subject),
             range_in(&der, inner.attributes),
@@ -204,34 +205,6 @@ pub enum CsrError {
         /// The limit.
         limit: usize,
     },
-}
-
-/// `CertificationRequest`.
-struct Outer<'a> {
-    signed: &'a [u8],
-    algorithm: &'a [u8],
-    signature: &'a [u8],
-}
-
-impl<'a> Outer<'a> {
-    fn read(der: &'a [u8]) -> der::Result<Self> {
-        let mut reader = SliceReader::new(der)?;
-        let outer = reader.sequence(|r| {
-            let signed = r.tlv_bytes()?;
-            let algorithm = sequence_content(r)?;
-            let signature = BitStringRef::decode(r)?;
-            let signature = signature
-                .as_bytes()
-                .ok_or_else(|| r.error(der::ErrorKind::Failed))?;
-            Ok::<_, der::Error>(Self {
-                signed,
-                algorithm,
-                signature,
-            })
-        })?;
-        reader.finish()?;
-        Ok(outer)
-    }
 }
 
 /// `CertificationRequestInfo`.

@@ -33,6 +33,7 @@ mod local;
 mod public_key;
 mod random;
 mod renewal;
+mod revocation;
 mod self_signed;
 #[cfg(feature = "store")]
 mod store;
@@ -44,7 +45,10 @@ mod ttl;
 
 pub use authority::{BoxFuture, CertificateAuthority, IssuedChain, SignError, SigningRequest};
 pub use backoff::Backoff;
-pub use bundle::{BundleError, BundleStore, KeyCertBundle, Subscription};
+pub use bundle::{
+    BundleError, BundlePem, BundlePemError, BundleStore, CaLayout, IncompleteCa, KeyCertBundle,
+    Part, Subscription, TrustBroken,
+};
 pub use certificate::{Certificate, CertificateChain, CertificateError, ChainError};
 pub use csr::{
     CreateCsrError, Csr, CsrError, RequestedExtension, SubjectAttribute, create_csr_pem,
@@ -52,10 +56,11 @@ pub use csr::{
 pub use duration::{DurationError, format_duration, parse_duration};
 pub use identity::{DnsName, IdentityError, SpiffeId, SubjectName, TrustDomain, Workload};
 pub use key::{KeyError, KeyKind, PrivateKey, SigningKey};
-pub use local::LocalAuthority;
+pub use local::{CaRequest, LocalAuthority};
 pub use public_key::{PublicKey, PublicKeyError, PublicKeyKind, VerifyError};
 pub use random::random_unit;
 pub use renewal::{RenewalError, RenewalPolicy};
+pub use revocation::{RevocationError, RevocationList, RevocationLists};
 pub use self_signed::{RootError, RootParams};
 #[cfg(feature = "store")]
 pub use store::{AuthorityState, AuthorityStore, DirectoryStore, Revision, StoreError, Stored};

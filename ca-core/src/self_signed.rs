@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use crate::certificate::Certificate;
 use crate::key::{KeyError, SigningKey};
 use crate::local::{MAX_BACKDATING, whole_seconds};
-use crate::template::{self, Validity, random_serial};
+use crate::template::{self, CaContents, Validity, random_serial};
 
 /// What a new root says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,12 +42,13 @@ impl RootParams {
             not_after: whole_seconds(not_after.ok_or(RootError::Lifetime)?),
         };
         let serial = random_serial().ok_or(RootError::Randomness)?;
-        Ok(template::sign_root(
-            key,
-            &self.organization,
-            validity,
-            &serial,
-        )?)
+        let contents = CaContents {
+            organization: &self.organization,
+            common_name: None,
+            path_length: None,
+            permitted: None,
+        };
+        Ok(template::sign_root(key, &contents, validity, &serial)?)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::asn1::{
     encoded_len, extension, oid, put, put_header, put_time, time_len, wrap,
 };
 use crate::certificate::{CaRights, Certificate, Facts};
-use crate::identity::SubjectName;
+use crate::identity::{SubjectName, TrustDomain};
 use crate::key::{KeyError, SigningKey};
 use crate::public_key::{KEY_IDENTIFIER_BYTES, PublicKey, PublicKeyKind};
 
@@ -110,6 +110,32 @@ impl IssuerTemplate {
         )
     }
 
+    /// Signs the certificate of a CA below this issuer.
+    pub(crate) fn sign_ca(
+        &self,
+        signer: &dyn SigningKey,
+        public_key: &PublicKey,
+        contents: &CaContents<'_>,
+        validity: Validity,
+        serial: &Serial,
+    ) -> Result<Certificate, KeyError> {
+        let subject = Subject {
+            public_key,
+            common_name: None,
+            names: &[],
+        };
+        let extensions = contents.extensions();
+        self.sign(
+            signer,
+            &subject,
+            &contents.name(),
+            &extensions,
+            validity,
+            serial,
+            contents.rights(),
+        )
+    }
+
     #[expect(
         clippy::too_many_arguments,
         reason = "one caller for leaves, one for CAs: the fields of a certificate"
@@ -190,19 +216,59 @@ impl IssuerTemplate {
                 other_names: 0,
                 key_identifier: Some(identifier.to_vec()),
                 authority,
+                signs_lists: authority.is_ca(),
             },
         ))
+    }
+}
+
+/// What the certificate of a CA says, beside its key.
+pub(crate) struct CaContents<'a> {
+    pub(crate) organization: &'a str,
+    pub(crate) common_name: Option<&'a str>,
+    pub(crate) path_length: Option<u8>,
+    /// The only trust domain that names below it may lie in.
+    pub(crate) permitted: Option<&'a TrustDomain>,
+}
+
+impl CaContents<'_> {
+    fn name(&self) -> Vec<u8> {
+        let organization = attribute(oid::ORGANIZATION, self.organization);
+        let common_name = self
+            .common_name
+            .map(|name| attribute(oid::COMMON_NAME, name))
+            .unwrap_or_default();
+        wrap(SEQUENCE, &[&organization, &common_name])
+    }
+
+    fn extensions(&self) -> Vec<u8> {
+        let constraints = self
+            .permitted
+            .map(permitted_trust_domain)
+            .unwrap_or_default();
+        [
+            key_usage(CERT_AND_CRL_SIGN),
+            basic_constraints_of_ca(self.path_length),
+            constraints,
+        ]
+        .concat()
+    }
+
+    fn rights(&self) -> CaRights {
+        CaRights::Ca {
+            path_length: self.path_length,
+        }
     }
 }
 
 /// Signs the certificate of a new root with its own key.
 pub(crate) fn sign_root(
     key: &dyn SigningKey,
-    organization: &str,
+    contents: &CaContents<'_>,
     validity: Validity,
     serial: &Serial,
 ) -> Result<Certificate, KeyError> {
-    let name = wrap(SEQUENCE, &[&attribute(oid::ORGANIZATION, organization)]);
+    let name = contents.name();
     // A root names no authority above itself.
     let template = IssuerTemplate::new(&name, key.public_key().kind(), None);
     let subject = Subject {
@@ -210,15 +276,14 @@ pub(crate) fn sign_root(
         common_name: None,
         names: &[],
     };
-    let extensions = [key_usage(CERT_AND_CRL_SIGN), basic_constraints_of_ca()].concat();
     template.sign(
         key,
         &subject,
         &name,
-        &extensions,
+        &contents.extensions(),
         validity,
         serial,
-        CaRights::Ca,
+        contents.rights(),
     )
 }
 
@@ -329,11 +394,33 @@ fn basic_constraints_of_leaf() -> Vec<u8> {
     extension(oid::BASIC_CONSTRAINTS, true, &[&wrap(SEQUENCE, &[])])
 }
 
-fn basic_constraints_of_ca() -> Vec<u8> {
+fn basic_constraints_of_ca(path_length: Option<u8>) -> Vec<u8> {
+    // An INTEGER is signed: from 128 on it needs a leading zero.
+    let length = path_length.map(|n| {
+        if n < 0x80 {
+            wrap(INTEGER, &[&[n]])
+        } else {
+            wrap(INTEGER, &[&[0, n]])
+        }
+    });
+    let value = wrap(
+        SEQUENCE,
+        &[&[BOOLEAN, 1, 0xff], &length.unwrap_or_default()],
+    );
+    extension(oid::BASIC_CONSTRAINTS, true, &[&value])
+}
+
+/// `NameConstraints { permittedSubtrees { { uniformResourceIdentifier host } } }` (RFC 5280, 4.2.1.10): of a URI the host
+/// is compared, which in a SPIFFE ID is the trust domain.
+fn permitted_trust_domain(domain: &TrustDomain) -> Vec<u8> {
+    let subtree = wrap(
+        SEQUENCE,
+        &[&wrap(context_primitive(6), &[domain.as_str().as_bytes()])],
+    );
     extension(
-        oid::BASIC_CONSTRAINTS,
+        oid::NAME_CONSTRAINTS,
         true,
-        &[&wrap(SEQUENCE, &[&[BOOLEAN, 1, 0xff]])],
+        &[&wrap(SEQUENCE, &[&wrap(context(0), &[&subtree])])],
     )
 }
 

@@ -79,6 +79,11 @@ impl TrustBundle {
         self.0.roots.contains(certificate)
     }
 
+    /// Whether every root of `other` is one of these.
+    pub fn contains_all(&self, other: &Self) -> bool {
+        other.0.roots.iter().all(|root| self.contains(root))
+    }
+
     /// When the last of the roots expires.
     pub fn not_after(&self) -> OffsetDateTime {
         self.0

@@ -138,3 +138,46 @@ fn subscribers_see_the_newest_bundle_once_and_never_miss_one() {
     store.replace(fresh());
     assert!(waiting.poll(&mut context).is_ready());
 }
+
+#[test]
+fn a_successor_must_keep_the_trust_of_what_is_in_use() {
+    let (old_key, new_key) = (key(), key());
+    let (old, new) = (root(&old_key, 3600), root(&new_key, 3600));
+    let bundle = |key: &Arc<PrivateKey>, signing: &Certificate, roots: &[&Certificate]| {
+        let roots = TrustBundle::new(roots.iter().map(|root| (*root).clone())).unwrap();
+        let key: Arc<dyn SigningKey> = Arc::clone(key) as Arc<dyn SigningKey>;
+        KeyCertBundle::new(
+            key,
+            CertificateChain::new(signing.clone(), []),
+            roots,
+            now(),
+        )
+        .unwrap()
+    };
+    let store = BundleStore::new(bundle(&old_key, &old, &[&old]));
+    // In one step: refused, and nothing has changed.
+    assert_eq!(
+        store.succeed(bundle(&new_key, &new, &[&new])),
+        Err(TrustBroken)
+    );
+    assert_eq!(store.generation(), 1);
+    // In three: both trusted, the new one signs, the old one leaves.
+    store
+        .succeed(bundle(&old_key, &old, &[&old, &new]))
+        .unwrap();
+    store
+        .succeed(bundle(&new_key, &new, &[&new, &old]))
+        .unwrap();
+    store.succeed(bundle(&new_key, &new, &[&new])).unwrap();
+    assert_eq!(store.generation(), 4);
+    // Partly the same is not enough: who trusts only what is gone would be cut off.
+    let third_key = key();
+    let third = root(&third_key, 3600);
+    store
+        .succeed(bundle(&new_key, &new, &[&new, &old]))
+        .unwrap();
+    assert_eq!(
+        store.succeed(bundle(&new_key, &new, &[&new, &third])),
+        Err(TrustBroken)
+    );
+}

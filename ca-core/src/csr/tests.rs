@@ -108,7 +108,7 @@ fn weak_keys_weak_hashes_and_foreign_curves_are_refused() {
 fn a_signature_algorithm_of_another_kind_of_key_is_refused() {
     // The P-256 request, relabelled as signed with RSA and as signed with Ed25519.
     let original = der("p256");
-    let outer = Outer::read(&original).unwrap();
+    let outer = read_signed(&original).unwrap();
     for algorithm in [
         pki_types::alg_id::RSA_PKCS1_SHA256,
         pki_types::alg_id::ED25519,
@@ -116,7 +116,7 @@ fn a_signature_algorithm_of_another_kind_of_key_is_refused() {
         let relabelled = crate::asn1::wrap(
             crate::asn1::SEQUENCE,
             &[
-                outer.signed,
+                outer.message,
                 &crate::asn1::wrap(crate::asn1::SEQUENCE, &[algorithm.as_ref()]),
                 &crate::asn1::bit_string(outer.signature),
             ],

@@ -238,3 +238,178 @@ fn serial_numbers_do_not_repeat() {
         .collect();
     assert_eq!(serials.len(), 100);
 }
+
+fn ca_request(name: &str) -> CaRequest {
+    CaRequest::new(csr(KeyKind::EcdsaP256), "cluster.local", name, HOUR)
+}
+
+#[test]
+fn a_ca_below_is_a_ca_within_its_limits() {
+    let ca = TestCa::new("cluster.local");
+    let domain: TrustDomain = "cluster.local".parse().unwrap();
+    let issued = ca
+        .authority()
+        .issue_ca(
+            &ca_request("east")
+                .with_path_length(0)
+                .permitting_only(domain),
+            now(),
+        )
+        .unwrap();
+    let certificate = issued.chain().leaf();
+    assert!(certificate.is_ca());
+    let read = crate::Certificate::from_der(certificate.der().to_vec()).unwrap();
+    assert_eq!(read.rights(), certificate.rights());
+    let (_, parsed) = X509Certificate::from_der(certificate.der()).unwrap();
+    assert_eq!(parsed.subject().to_string(), "O=cluster.local, CN=east");
+    assert_eq!(
+        parsed
+            .basic_constraints()
+            .unwrap()
+            .unwrap()
+            .value
+            .path_len_constraint,
+        Some(0)
+    );
+    let usage = parsed.key_usage().unwrap().unwrap();
+    assert!(
+        usage.critical
+            && usage.value.key_cert_sign()
+            && usage.value.crl_sign()
+            && !usage.value.digital_signature()
+    );
+    let constraints = parsed.name_constraints().unwrap().unwrap();
+    assert!(constraints.critical);
+    let permitted = constraints.value.permitted_subtrees.as_ref().unwrap();
+    assert_eq!(permitted.len(), 1);
+    assert_eq!(permitted[0].base, GeneralName::URI("cluster.local"));
+    assert!(parsed.extended_key_usage().unwrap().is_none());
+}
+
+#[test]
+fn path_lengths_shrink_downwards_and_end() {
+    let root = TestCa::new("cluster.local");
+    let below = |authority: &LocalAuthority, name: &str, length: Option<u8>| {
+        let key = PrivateKey::generate(KeyKind::EcdsaP256).unwrap();
+        let csr = Csr::from_pem(create_csr_pem(&key, &[]).unwrap().as_bytes()).unwrap();
+        let mut request = CaRequest::new(csr, "cluster.local", name, HOUR);
+        request.path_length = length;
+        let issued = authority.issue_ca(&request, now())?;
+        let bundle = KeyCertBundle::new(
+            std::sync::Arc::new(key),
+            issued.chain().clone(),
+            issued.roots().clone(),
+            now(),
+        );
+        let rights = issued.chain().leaf().rights();
+        Ok::<_, SignError>((
+            LocalAuthority::new(BundleStore::new(bundle.unwrap())),
+            rights,
+        ))
+    };
+    let (first, rights) = below(&root.authority(), "first", Some(1)).unwrap();
+    assert_eq!(
+        rights,
+        CaRights::Ca {
+            path_length: Some(1)
+        }
+    );
+    assert!(matches!(
+        below(&first, "second", Some(1)),
+        Err(SignError::Refused(_))
+    ));
+    // Where nothing is asked for, what is left is written.
+    let (second, rights) = below(&first, "second", None).unwrap();
+    assert_eq!(
+        rights,
+        CaRights::Ca {
+            path_length: Some(0)
+        }
+    );
+    assert!(matches!(
+        below(&second, "third", None),
+        Err(SignError::Refused(_))
+    ));
+    // It certifies workloads still.
+    let issued = second
+        .issue(
+            &SigningRequest::new(csr(KeyKind::EcdsaP256), cart(), HOUR),
+            now(),
+        )
+        .unwrap();
+    assert_eq!(issued.chain().intermediates().len(), 2);
+    issued.chain().verify(issued.roots(), now()).unwrap();
+}
+
+#[test]
+fn a_key_made_for_a_listener_follows_the_ca() {
+    for (ca_kind, expected) in [
+        (KeyKind::EcdsaP256, "ECDSA P-256"),
+        (KeyKind::EcdsaP384, "ECDSA P-384"),
+        (KeyKind::Rsa2048, "ECDSA P-256"),
+        (KeyKind::Ed25519, "ECDSA P-256"),
+    ] {
+        let ca = TestCa::with_key(
+            "td",
+            PrivateKey::generate_with(ca_kind, &AWS_LC_RS).unwrap(),
+        );
+        let names = vec!["istiod.istio-system.svc".parse().unwrap()];
+        let (key, issued) = ca
+            .authority()
+            .issue_with_new_key(names.clone(), HOUR, now())
+            .unwrap();
+        assert_eq!(issued.chain().leaf().names(), names);
+        assert_eq!(
+            issued.chain().leaf().public_key(),
+            crate::SigningKey::public_key(&key)
+        );
+        assert_eq!(
+            crate::SigningKey::public_key(&key).kind().to_string(),
+            expected
+        );
+    }
+}
+
+/// A key that can be reached by one call only, as a device or a service would offer it.
+#[derive(Debug)]
+struct Device(PrivateKey, std::sync::atomic::AtomicUsize);
+
+impl crate::SigningKey for Device {
+    fn public_key(&self) -> &crate::PublicKey {
+        self.0.public_key()
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, crate::KeyError> {
+        self.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.0.sign(message)
+    }
+}
+
+#[test]
+fn a_key_in_a_device_makes_a_root_and_signs_with_one_call_for_each_certificate() {
+    let device = Device(
+        PrivateKey::generate(KeyKind::EcdsaP384).unwrap(),
+        Default::default(),
+    );
+    let root = crate::RootParams::new("td", HOUR)
+        .self_sign(&device, now())
+        .unwrap();
+    let device = std::sync::Arc::new(device);
+    let roots = crate::TrustBundle::new([root.clone()]).unwrap();
+    let key: std::sync::Arc<dyn crate::SigningKey> = device.clone();
+    let bundle =
+        KeyCertBundle::new(key, crate::CertificateChain::new(root, []), roots, now()).unwrap();
+    let before = device.1.load(std::sync::atomic::Ordering::Relaxed);
+    let authority = LocalAuthority::new(BundleStore::new(bundle));
+    let issued = authority
+        .issue(
+            &SigningRequest::new(csr(KeyKind::Ed25519), cart(), HOUR),
+            now(),
+        )
+        .unwrap();
+    issued.chain().verify(issued.roots(), now()).unwrap();
+    assert_eq!(
+        device.1.load(std::sync::atomic::Ordering::Relaxed),
+        before + 1
+    );
+}

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use ca_core::{
-    Backoff, CreateCsrError, Csr, CsrError, KeyError, KeyKind, LocalAuthority, PrivateKey,
-    RenewalPolicy, SignError, SigningRequest, SubjectName, create_csr_pem, random_unit,
-};
+use ca_core::{Backoff, LocalAuthority, RenewalPolicy, SignError, SubjectName, random_unit};
 use time::OffsetDateTime;
 
 use super::tls::{CurrentTls, TlsError, server_config};
@@ -72,10 +69,9 @@ impl ServingPlan {
         &self,
         now: OffsetDateTime,
     ) -> Result<(rustls::ServerConfig, OffsetDateTime), ServingError> {
-        let key = PrivateKey::generate(KeyKind::EcdsaP256)?;
-        let csr = Csr::from_pem(create_csr_pem(&key, &self.names)?.as_bytes())?;
-        let request = SigningRequest::new(csr, self.names.clone(), LIFETIME);
-        let issued = self.authority.issue(&request, now)?;
+        let (key, issued) = self
+            .authority
+            .issue_with_new_key(self.names.clone(), LIFETIME, now)?;
         let leaf = issued.chain().leaf();
         let renew_at =
             RenewalPolicy::default().renew_at(leaf.not_before(), leaf.not_after(), random_unit());
@@ -89,15 +85,6 @@ impl ServingPlan {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServingError {
-    /// No key.
-    #[error(transparent)]
-    Key(#[from] KeyError),
-    /// No request.
-    #[error(transparent)]
-    Create(#[from] CreateCsrError),
-    /// A request that does not hold.
-    #[error(transparent)]
-    Csr(#[from] CsrError),
     /// Not signed.
     #[error(transparent)]
     Sign(#[from] SignError),
