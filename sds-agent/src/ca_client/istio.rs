@@ -205,4 +205,31 @@ mod tests {
             "a leaf is no root"
         );
     }
+
+    /// Time stands still while anybody has work to do, and jumps when everybody waits.
+    #[tokio::test(start_paused = true)]
+    async fn a_ca_that_says_nothing_costs_no_more_than_the_deadline() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = IstioCaClient::new(IstioCaConfig {
+            address: silent.local_addr().unwrap().to_string().parse().unwrap(),
+            server_name: "127.0.0.1".try_into().unwrap(),
+            root_file: file("root", TestCa::new("cluster.local").roots().to_pem()),
+            token_file: file("token", "token"),
+            cluster_id: String::new(),
+            signer: None,
+        });
+        let started = tokio::time::Instant::now();
+        let error = client
+            .sign(String::new(), Duration::from_secs(60))
+            .await
+            .unwrap_err();
+        assert!(error.to_string().ends_with("within 10 s"), "{error}");
+        assert_eq!(started.elapsed().as_secs(), 10);
+    }
 }
