@@ -23,8 +23,11 @@ impl Lab {
         let lab = Self { directory };
         fs::create_dir(lab.logs()).context("cannot make a folder for logs")?;
         let result = body(&lab).and_then(|value| lab.no_panic().map(|()| value));
-        if result.is_err() {
-            lab.keep_logs(name)?;
+        if result.is_err()
+            && let Err(error) = lab.keep_logs(name)
+        {
+            // Said, but not in place of what went wrong first.
+            eprintln!("no logs: {error:#}");
         }
         result
     }
@@ -53,8 +56,7 @@ impl Lab {
 
     /// A program that lost one of its threads may still look well from outside.
     fn no_panic(&self) -> Result<()> {
-        for entry in fs::read_dir(self.logs()).context("cannot list the logs")? {
-            let path = entry.context("cannot list the logs")?.path();
+        for path in self.log_files()? {
             let log = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
             let log = String::from_utf8_lossy(&log);
             if let Some(line) = log.lines().find(|line| line.contains("panicked at")) {
@@ -69,15 +71,27 @@ impl Lab {
         // What an earlier run left there would only mislead.
         let _ = fs::remove_dir_all(&kept);
         fs::create_dir_all(&kept).with_context(|| format!("cannot create {}", kept.display()))?;
-        for entry in fs::read_dir(self.logs()).context("cannot list the logs")? {
-            let entry = entry.context("cannot list the logs")?;
-            fs::copy(entry.path(), kept.join(entry.file_name())).context("cannot keep a log")?;
-            let tail = process::tail(&entry.path());
+        for path in self.log_files()? {
+            let Some(file) = path.file_name() else {
+                continue;
+            };
+            fs::copy(&path, kept.join(file)).context("cannot keep a log")?;
+            let tail = process::tail(&path);
             if !tail.is_empty() {
-                eprintln!("the end of {}:\n{tail}", entry.file_name().display());
+                eprintln!("the end of {}:\n{tail}", file.display());
             }
         }
         eprintln!("whole logs: {}", kept.display());
         Ok(())
+    }
+
+    fn log_files(&self) -> Result<Vec<PathBuf>> {
+        let entries = fs::read_dir(self.logs()).context("cannot list the logs")?;
+        let mut files = entries
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<Result<Vec<_>, _>>()
+            .context("cannot list the logs")?;
+        files.sort();
+        Ok(files)
     }
 }
