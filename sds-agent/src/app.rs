@@ -1,6 +1,6 @@
 //! Wires everything. The only file that names every concrete type.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use tokio::{
     net::{TcpListener, UnixListener},
@@ -72,9 +72,16 @@ impl App {
         })
     }
 
-    /// Where Envoy is served.
-    pub fn socket(&self) -> &PathBuf {
-        &self.config.socket.path
+    /// What the agent does and where, one fact per line, for people and for scripts.
+    pub fn announcement(&self) -> String {
+        [
+            format!("mesh-ca sds-agent {}", env!("CARGO_PKG_VERSION")),
+            format!("identity           {}", self.config.workload.identity),
+            format!("certificates from  {}", self.config.ca.address),
+            format!("serving            {}", self.config.socket.path.display()),
+            format!("admin              {}", self.admin_address),
+        ]
+        .join("\n")
     }
 
     /// Where health, readiness and metrics are served: the real port, also when 0 was asked for.

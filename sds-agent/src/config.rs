@@ -53,11 +53,6 @@ impl Config {
     pub fn identity(&self) -> &SpiffeId {
         &self.workload.identity
     }
-
-    /// The CA, as it was typed.
-    pub fn ca_address(&self) -> impl std::fmt::Display {
-        &self.ca.address
-    }
 }
 
 impl TryFrom<Args> for Config {

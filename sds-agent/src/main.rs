@@ -1,7 +1,7 @@
 //! A small certificate agent.
 
 use std::{
-    io::{IsTerminal as _, Write as _, stderr},
+    io::{IsTerminal as _, Write as _, stderr, stdout},
     process::ExitCode,
 };
 
@@ -29,10 +29,7 @@ fn main() -> ExitCode {
 // One thread: there is one certificate to keep, and memory counts in every pod.
 #[tokio::main(flavor = "current_thread")]
 async fn run(args: Args) -> anyhow::Result<()> {
-    let config = Config::try_from(args)?;
-    let identity = config.identity().to_string();
-    let ca = config.ca_address().to_string();
-    let app = App::build(config)?;
+    let app = App::build(Config::try_from(args)?)?;
     let stop = Stop::new();
     let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
@@ -49,17 +46,8 @@ async fn run(args: Args) -> anyhow::Result<()> {
         stopper.cancel();
     });
 
-    announce(&app, &identity, &ca);
+    // Nobody need be listening.
+    let _ = writeln!(stdout(), "{}", app.announcement());
     app.run(stop).await?;
     Ok(())
-}
-
-/// One fact per line, for people and for scripts. Nobody need be listening.
-fn announce(app: &App, identity: &str, ca: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "mesh-ca sds-agent {}", env!("CARGO_PKG_VERSION"));
-    let _ = writeln!(out, "identity           {identity}");
-    let _ = writeln!(out, "certificates from  {ca}");
-    let _ = writeln!(out, "serving            {}", app.socket().display());
-    let _ = writeln!(out, "admin              {}", app.admin_address());
 }
