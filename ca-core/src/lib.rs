@@ -15,6 +15,7 @@
 //! |---|---|
 //! | `store` | [`DirectoryStore`](crate::DirectoryStore), the crash-safe directory that holds a CA's key |
 //! | `aws-lc-rs` | [`crypto::AWS_LC_RS`], a second cryptographic backend beside [`crypto::RING`] |
+//! | `files` | [`files`], which follows files that change under us |
 //! | `testing` | [`testing`], a throw-away CA |
 //!
 //! Features add API and change no behaviour.
@@ -27,6 +28,8 @@ mod certificate;
 pub mod crypto;
 mod csr;
 mod duration;
+#[cfg(feature = "files")]
+pub mod files;
 mod identity;
 mod key;
 mod local;
@@ -34,8 +37,9 @@ mod public_key;
 mod random;
 mod renewal;
 mod revocation;
+mod rotation;
 mod self_signed;
-#[cfg(feature = "store")]
+mod state;
 mod store;
 mod template;
 #[cfg(feature = "testing")]
@@ -61,9 +65,14 @@ pub use public_key::{PublicKey, PublicKeyError, PublicKeyKind, VerifyError};
 pub use random::random_unit;
 pub use renewal::{RenewalError, RenewalPolicy};
 pub use revocation::{RevocationError, RevocationList, RevocationLists};
+pub use rotation::{
+    FirstCheck, Method, Rotation, RotationAction, RotationError, RotationPolicy, Successor,
+};
 pub use self_signed::{RootError, RootParams};
+pub use state::{AuthorityState, StateFileError};
 #[cfg(feature = "store")]
-pub use store::{AuthorityState, AuthorityStore, DirectoryStore, Revision, StoreError, Stored};
+pub use store::DirectoryStore;
+pub use store::{AuthorityStore, Revision, StoreError, Stored};
 pub use trust::{TrustBundle, TrustError};
 pub use ttl::{OverMax, TtlError, TtlPolicy};
 

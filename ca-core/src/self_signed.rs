@@ -34,14 +34,10 @@ impl RootParams {
         key: &dyn SigningKey,
         now: OffsetDateTime,
     ) -> Result<Certificate, RootError> {
-        let not_after = time::Duration::try_from(self.lifetime)
-            .ok()
-            .and_then(|l| now.checked_add(l));
-        let validity = Validity {
-            not_before: whole_seconds(now - MAX_BACKDATING),
-            not_after: whole_seconds(not_after.ok_or(RootError::Lifetime)?),
-        };
-        let serial = random_serial().ok_or(RootError::Randomness)?;
+        let (validity, serial) = (
+            self.validity(now)?,
+            random_serial().ok_or(RootError::Randomness)?,
+        );
         let contents = CaContents {
             organization: &self.organization,
             common_name: None,
@@ -49,6 +45,34 @@ impl RootParams {
             permitted: None,
         };
         Ok(template::sign_root(key, &contents, validity, &serial)?)
+    }
+
+    /// A certificate with a longer life for the key of the root `old`: name and key stay those of `old`, so that
+    /// everything it has signed leads to the new certificate too.
+    ///
+    /// # Errors
+    /// As [`RootParams::self_sign`].
+    pub fn renew(
+        &self,
+        key: &dyn SigningKey,
+        old: &Certificate,
+        now: OffsetDateTime,
+    ) -> Result<Certificate, RootError> {
+        let (validity, serial) = (
+            self.validity(now)?,
+            random_serial().ok_or(RootError::Randomness)?,
+        );
+        Ok(template::sign_renewed_root(key, old, validity, &serial)?)
+    }
+
+    fn validity(&self, now: OffsetDateTime) -> Result<Validity, RootError> {
+        let not_after = time::Duration::try_from(self.lifetime)
+            .ok()
+            .and_then(|l| now.checked_add(l));
+        Ok(Validity {
+            not_before: whole_seconds(now - MAX_BACKDATING),
+            not_after: whole_seconds(not_after.ok_or(RootError::Lifetime)?),
+        })
     }
 }
 

@@ -1,18 +1,14 @@
 //! Where the state of a CA lives between two runs: the seam, and the directory that is the embedded default.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-
-use time::OffsetDateTime;
 
 use crate::authority::BoxFuture;
-use crate::bundle::{BundleError, KeyCertBundle};
-use crate::certificate::CertificateChain;
-use crate::key::PrivateKey;
-use crate::trust::TrustBundle;
+use crate::state::AuthorityState;
 
+#[cfg(feature = "store")]
 mod directory;
 
+#[cfg(feature = "store")]
 pub use directory::DirectoryStore;
 
 /// Keeps the state of one CA. Several processes may share a store: who writes names the revision it has seen, and
@@ -28,49 +24,6 @@ pub trait AuthorityStore: Send + Sync + std::fmt::Debug {
         state: AuthorityState,
         replacing: Option<Revision>,
     ) -> BoxFuture<'_, Result<Stored, StoreError>>;
-}
-
-/// The state of a CA whose key is held in a store.
-#[derive(Clone, Debug)]
-pub struct AuthorityState {
-    key: PrivateKey,
-    chain: CertificateChain,
-    roots: TrustBundle,
-}
-
-impl AuthorityState {
-    /// `chain` starts with the certificate of `key`.
-    pub fn new(key: PrivateKey, chain: CertificateChain, roots: TrustBundle) -> Self {
-        Self { key, chain, roots }
-    }
-
-    /// Key and certificates as a verified bundle.
-    ///
-    /// # Errors
-    /// See [`KeyCertBundle::new`].
-    pub fn bundle(&self, now: OffsetDateTime) -> Result<KeyCertBundle, BundleError> {
-        KeyCertBundle::new(
-            Arc::new(self.key.clone()),
-            self.chain.clone(),
-            self.roots.clone(),
-            now,
-        )
-    }
-
-    /// The signing key.
-    pub fn key(&self) -> &PrivateKey {
-        &self.key
-    }
-
-    /// The signing certificate and what leads from it to a root.
-    pub fn chain(&self) -> &CertificateChain {
-        &self.chain
-    }
-
-    /// The roots to trust.
-    pub fn roots(&self) -> &TrustBundle {
-        &self.roots
-    }
 }
 
 /// A state as it lies in a store.

@@ -36,6 +36,16 @@ pub(crate) struct Subject<'a> {
     pub(crate) names: &'a [SubjectName],
 }
 
+/// All that varies between certificates of one issuer, except dates and serial number.
+struct Contents<'a> {
+    subject_name: &'a [u8],
+    public_key: &'a PublicKey,
+    key_identifier: [u8; KEY_IDENTIFIER_BYTES],
+    fixed_extensions: &'a [u8],
+    names: &'a [SubjectName],
+    rights: CaRights,
+}
+
 /// The dates of one certificate, in whole seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Validity {
@@ -95,19 +105,19 @@ impl IssuerTemplate {
         validity: Validity,
         serial: &Serial,
     ) -> Result<Certificate, KeyError> {
-        let fixed = match subject.public_key.kind() {
+        let fixed_extensions = match subject.public_key.kind() {
             PublicKeyKind::Rsa { .. } => &self.leaf_rsa,
             _ => &self.leaf_other,
         };
-        self.sign(
-            signer,
-            subject,
-            &encode_common_name(subject.common_name),
-            fixed,
-            validity,
-            serial,
-            CaRights::None,
-        )
+        let contents = Contents {
+            subject_name: &encode_common_name(subject.common_name),
+            public_key: subject.public_key,
+            key_identifier: subject.public_key.key_identifier(),
+            fixed_extensions,
+            names: subject.names,
+            rights: CaRights::None,
+        };
+        self.sign(signer, &contents, validity, serial)
     }
 
     /// Signs the certificate of a CA below this issuer.
@@ -115,49 +125,42 @@ impl IssuerTemplate {
         &self,
         signer: &dyn SigningKey,
         public_key: &PublicKey,
-        contents: &CaContents<'_>,
+        ca: &CaContents<'_>,
         validity: Validity,
         serial: &Serial,
     ) -> Result<Certificate, KeyError> {
-        let subject = Subject {
+        let contents = Contents {
+            subject_name: &ca.name(),
             public_key,
-            common_name: None,
+            key_identifier: public_key.key_identifier(),
+            fixed_extensions: &ca.extensions(),
             names: &[],
+            rights: ca.rights(),
         };
-        let extensions = contents.extensions();
-        self.sign(
-            signer,
-            &subject,
-            &contents.name(),
-            &extensions,
-            validity,
-            serial,
-            contents.rights(),
-        )
+        self.sign(signer, &contents, validity, serial)
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one caller for leaves, one for CAs: the fields of a certificate"
-    )]
     fn sign(
         &self,
         signer: &dyn SigningKey,
-        subject: &Subject<'_>,
-        subject_name: &[u8],
-        fixed_extensions: &[u8],
+        contents: &Contents<'_>,
         validity: Validity,
         serial: &Serial,
-        authority: CaRights,
     ) -> Result<Certificate, KeyError> {
-        let identifier = subject.public_key.key_identifier();
-        let names = AlternativeNames::of(subject.names);
+        let &Contents {
+            subject_name,
+            public_key,
+            key_identifier,
+            fixed_extensions,
+            ..
+        } = contents;
+        let names = AlternativeNames::of(contents.names);
         let extensions_len = fixed_extensions.len()
             + SUBJECT_KEY_IDENTIFIER_LEN
             + self.authority_key_identifier.len()
             + names.extension_len();
         let validity_len = time_len(validity.not_before) + time_len(validity.not_after);
-        let spki = subject.public_key.spki_der();
+        let spki = public_key.spki_der();
         let content = VERSION_3.len()
             + encoded_len(SERIAL_BYTES)
             + self.after_serial.len()
@@ -166,8 +169,7 @@ impl IssuerTemplate {
             + spki.len()
             + encoded_len(encoded_len(extensions_len));
 
-        // One buffer for everything: the signed part is written behind room for the outermost header and moved
-        // nowhere, the signature follows it.
+        // Every length is known, so that what is to be signed is written once into a buffer of its size.
         let mut tbs = Vec::with_capacity(encoded_len(content));
         put_header(&mut tbs, SEQUENCE, content);
         tbs.extend_from_slice(VERSION_3);
@@ -185,7 +187,7 @@ impl IssuerTemplate {
         put_header(&mut tbs, SEQUENCE, extensions_len);
         tbs.extend_from_slice(fixed_extensions);
         tbs.extend_from_slice(SUBJECT_KEY_IDENTIFIER_HEAD);
-        tbs.extend_from_slice(&identifier);
+        tbs.extend_from_slice(&key_identifier);
         tbs.extend_from_slice(&self.authority_key_identifier);
         names.put_extension(&mut tbs);
         debug_assert_eq!(tbs.len(), encoded_len(content));
@@ -211,12 +213,12 @@ impl IssuerTemplate {
                 subject: at(subject_at, subject_name.len()),
                 not_before: validity.not_before,
                 not_after: validity.not_after,
-                public_key: subject.public_key.clone(),
-                names: subject.names.to_vec(),
+                public_key: public_key.clone(),
+                names: contents.names.to_vec(),
                 other_names: 0,
-                key_identifier: Some(identifier.to_vec()),
-                authority,
-                signs_lists: authority.is_ca(),
+                key_identifier: Some(key_identifier.to_vec()),
+                authority: contents.rights,
+                signs_lists: contents.rights.is_ca(),
             },
         ))
     }
@@ -264,27 +266,56 @@ impl CaContents<'_> {
 /// Signs the certificate of a new root with its own key.
 pub(crate) fn sign_root(
     key: &dyn SigningKey,
-    contents: &CaContents<'_>,
+    ca: &CaContents<'_>,
     validity: Validity,
     serial: &Serial,
 ) -> Result<Certificate, KeyError> {
-    let name = contents.name();
-    // A root names no authority above itself.
-    let template = IssuerTemplate::new(&name, key.public_key().kind(), None);
-    let subject = Subject {
-        public_key: key.public_key(),
-        common_name: None,
-        names: &[],
+    let identifier = key.public_key().key_identifier();
+    sign_self(key, &ca.name(), identifier, ca, validity, serial)
+}
+
+/// Signs a new certificate for the key of the root `old`, under its name and key identifier to the byte: what the old
+/// one has signed leads to the new one as well.
+pub(crate) fn sign_renewed_root(
+    key: &dyn SigningKey,
+    old: &Certificate,
+    validity: Validity,
+    serial: &Serial,
+) -> Result<Certificate, KeyError> {
+    let path_length = match old.rights() {
+        CaRights::Ca { path_length } => path_length,
+        CaRights::None | CaRights::KeyUsageForbids => None,
     };
-    template.sign(
-        key,
-        &subject,
-        &name,
-        &contents.extensions(),
-        validity,
-        serial,
-        contents.rights(),
-    )
+    let ca = CaContents {
+        organization: "",
+        common_name: None,
+        path_length,
+        permitted: None,
+    };
+    let identifier = old.key_identifier().and_then(|id| id.try_into().ok());
+    let identifier = identifier.unwrap_or_else(|| key.public_key().key_identifier());
+    sign_self(key, old.subject_der(), identifier, &ca, validity, serial)
+}
+
+fn sign_self(
+    key: &dyn SigningKey,
+    name: &[u8],
+    key_identifier: [u8; KEY_IDENTIFIER_BYTES],
+    ca: &CaContents<'_>,
+    validity: Validity,
+    serial: &Serial,
+) -> Result<Certificate, KeyError> {
+    // A root names no authority above itself.
+    let template = IssuerTemplate::new(name, key.public_key().kind(), None);
+    let contents = Contents {
+        subject_name: name,
+        public_key: key.public_key(),
+        key_identifier,
+        fixed_extensions: &ca.extensions(),
+        names: &[],
+        rights: ca.rights(),
+    };
+    template.sign(key, &contents, validity, serial)
 }
 
 /// A new serial number: 16 bytes of which 126 bits are random. The two top bits are fixed, so that it is positive and

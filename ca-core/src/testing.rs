@@ -19,6 +19,7 @@ use crate::identity::{SpiffeId, SubjectName, TrustDomain};
 use crate::key::{KeyKind, PrivateKey};
 use crate::local::LocalAuthority;
 use crate::self_signed::RootParams;
+use crate::state::AuthorityState;
 use crate::trust::TrustBundle;
 
 /// A CA that lives as long as a test.
@@ -74,10 +75,9 @@ impl TestCa {
     }
 
     /// What a store would keep of it.
-    #[cfg(feature = "store")]
-    pub fn state(&self) -> crate::store::AuthorityState {
+    pub fn state(&self) -> AuthorityState {
         let bundle = self.bundles().current();
-        crate::store::AuthorityState::new(
+        AuthorityState::new(
             self.key.clone(),
             bundle.chain().clone(),
             bundle.roots().clone(),

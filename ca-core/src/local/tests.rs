@@ -396,7 +396,7 @@ fn a_key_in_a_device_makes_a_root_and_signs_with_one_call_for_each_certificate()
         .unwrap();
     let device = std::sync::Arc::new(device);
     let roots = crate::TrustBundle::new([root.clone()]).unwrap();
-    let key: std::sync::Arc<dyn crate::SigningKey> = device.clone();
+    let key: std::sync::Arc<dyn crate::SigningKey> = std::sync::Arc::<Device>::clone(&device);
     let bundle =
         KeyCertBundle::new(key, crate::CertificateChain::new(root, []), roots, now()).unwrap();
     let before = device.1.load(std::sync::atomic::Ordering::Relaxed);

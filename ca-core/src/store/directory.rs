@@ -4,31 +4,45 @@
 //! `ca-cert.pem`, `cert-chain.pem`, `root-cert.pem`. A new one is written and flushed under another name, then renamed:
 //! a folder whose name is a number is complete, and the highest number is the newest. The one before it is kept.
 
+use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::{AuthorityState, AuthorityStore, Revision, StoreError, Stored};
+use zeroize::Zeroizing;
+
+use super::{AuthorityStore, Revision, StoreError, Stored};
 use crate::authority::BoxFuture;
-use crate::certificate::{Certificate, CertificateChain};
-use crate::key::PrivateKey;
-use crate::trust::TrustBundle;
+use crate::crypto::{Backend, RING};
+use crate::state::AuthorityState;
 
 /// A folder that holds the state of one CA, and is held by one process.
 #[derive(Debug)]
 pub struct DirectoryStore {
     states: PathBuf,
+    backend: &'static Backend,
     /// Locked for as long as the store lives; the system lets go of it however the process ends.
     _lock: File,
 }
 
 impl DirectoryStore {
-    /// Opens or creates the folder (mode 0700) and takes its lock.
+    /// Opens or creates the folder (mode 0700) and takes its lock. Keys are loaded with [`RING`].
     ///
     /// # Errors
     /// [`StoreError::InUse`] when another process has it open; [`StoreError::Io`] when it cannot be read or written.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, StoreError> {
+        Self::open_with(folder, &RING)
+    }
+
+    /// As [`DirectoryStore::open`]; keys are loaded with `backend`.
+    ///
+    /// # Errors
+    /// As [`DirectoryStore::open`].
+    pub fn open_with(
+        folder: impl AsRef<Path>,
+        backend: &'static Backend,
+    ) -> Result<Self, StoreError> {
         let folder = folder.as_ref();
         create_private_folder(folder)?;
         let lock_path = folder.join("lock");
@@ -55,6 +69,7 @@ impl DirectoryStore {
         create_private_folder(&states)?;
         let store = Self {
             states,
+            backend,
             _lock: lock,
         };
         store.remove_unfinished()?;
@@ -80,7 +95,23 @@ impl DirectoryStore {
         let Some(&number) = self.numbers()?.last() else {
             return Ok(None);
         };
-        let state = read_state(&self.folder_of(number))?;
+        let folder = self.folder_of(number);
+        // Read first: a file that the system refuses is another failure than one that is not there.
+        let mut files = HashMap::new();
+        for entry in fs::read_dir(&folder).map_err(at(&folder))? {
+            let path = entry.map_err(at(&folder))?.path();
+            let text = Zeroizing::new(fs::read(&path).map_err(at(&path))?);
+            files.extend(
+                path.file_name()
+                    .and_then(|name| name.to_str())
+                    .map(|name| (name.to_owned(), text)),
+            );
+        }
+        let state = AuthorityState::from_files(|name| files.get(name).cloned(), self.backend)
+            .map_err(|e| StoreError::Corrupt {
+                path: folder.join(e.name),
+                cause: e.cause,
+            })?;
         Ok(Some(Stored {
             state,
             revision: revision_of(number),
@@ -109,18 +140,7 @@ impl DirectoryStore {
         step(&unfinished, &|| {
             DirBuilder::new().mode(0o700).create(&unfinished)
         })?;
-        let chain: String = state
-            .chain
-            .intermediates()
-            .iter()
-            .map(Certificate::to_pem)
-            .collect();
-        for (name, text) in [
-            (KEY, state.key.to_pkcs8_pem().as_str()),
-            (CERTIFICATE, state.chain.leaf().to_pem()),
-            (CHAIN, &chain),
-            (ROOTS, state.roots.to_pem()),
-        ] {
+        for (name, text) in state.to_files() {
             let path = unfinished.join(name);
             step(&path, &|| {
                 let mut file = private_file().create_new(true).open(&path)?;
@@ -167,38 +187,6 @@ impl AuthorityStore for DirectoryStore {
     }
 }
 
-fn read_state(folder: &Path) -> Result<AuthorityState, StoreError> {
-    let read = |name: &str| {
-        let path = folder.join(name);
-        let text = fs::read(&path).map_err(at(&path))?;
-        Ok::<_, StoreError>((zeroize::Zeroizing::new(text), path))
-    };
-    fn corrupt(path: PathBuf) -> impl FnOnce(&dyn std::fmt::Display) -> StoreError {
-        move |cause| StoreError::Corrupt {
-            path,
-            cause: cause.to_string(),
-        }
-    }
-    let (text, path) = read(KEY)?;
-    let key = PrivateKey::from_pem(&text).map_err(|e| corrupt(path)(&e))?;
-    let (text, path) = read(CERTIFICATE)?;
-    let certificate = Certificate::from_pem(&text).map_err(|e| corrupt(path)(&e))?;
-    let (text, path) = read(CHAIN)?;
-    let intermediates = if text.is_empty() {
-        Ok(Vec::new())
-    } else {
-        Certificate::all_from_pem(&text)
-    };
-    let intermediates = intermediates.map_err(|e| corrupt(path)(&e))?;
-    let (text, path) = read(ROOTS)?;
-    let roots = TrustBundle::from_pem(&text).map_err(|e| corrupt(path)(&e))?;
-    Ok(AuthorityState::new(
-        key,
-        CertificateChain::new(certificate, intermediates),
-        roots,
-    ))
-}
-
 fn create_private_folder(path: &Path) -> Result<(), StoreError> {
     DirBuilder::new()
         .recursive(true)
@@ -231,10 +219,6 @@ fn at(path: &Path) -> impl Fn(io::Error) -> StoreError {
 }
 
 const UNFINISHED: &str = "unfinished";
-const KEY: &str = "ca-key.pem";
-const CERTIFICATE: &str = "ca-cert.pem";
-const CHAIN: &str = "cert-chain.pem";
-const ROOTS: &str = "root-cert.pem";
 
 #[cfg(test)]
 mod tests {
@@ -310,7 +294,7 @@ mod tests {
         assert_eq!(mode(&folder.path().join("new")), 0o700);
         assert_eq!(mode(&store.states), 0o700);
         assert_eq!(mode(&store.folder_of(1)), 0o700);
-        assert_eq!(mode(&store.folder_of(1).join(KEY)), 0o600);
+        assert_eq!(mode(&store.folder_of(1).join("ca-key.pem")), 0o600);
     }
 
     #[test]
@@ -362,7 +346,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = DirectoryStore::open(folder.path()).unwrap();
         save(&store, &state("a"), None);
-        for name in [KEY, CERTIFICATE, ROOTS] {
+        for name in ["ca-key.pem", "ca-cert.pem", "root-cert.pem"] {
             let path = store.folder_of(1).join(name);
             let good = fs::read(&path).unwrap();
             fs::write(&path, "junk").unwrap();

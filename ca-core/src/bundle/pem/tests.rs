@@ -58,7 +58,7 @@ fn intermediates_are_ordered_and_each_is_there_once_however_they_come() {
     ] {
         let bundle = load(&parts(pem_b, &key, &chain, &pem_root)).unwrap();
         assert_eq!(bundle.chain().leaf(), &b);
-        assert_eq!(bundle.chain().intermediates(), [a.clone()]);
+        assert_eq!(bundle.chain().intermediates(), std::slice::from_ref(&a));
         let authority = crate::LocalAuthority::new(crate::BundleStore::new(bundle));
         let (_, issued) = authority
             .issue_with_new_key(
