@@ -77,36 +77,29 @@ pub(crate) fn extension(oid: &[u8], critical: bool, parts: &[&[u8]]) -> Vec<u8> 
 
 /// A time as certificates hold it: two-digit years through 2049, four digits from 2050 (RFC 5280, 4.1.2.5).
 pub(crate) fn put_time(out: &mut Vec<u8>, time: OffsetDateTime) {
-    use std::io::Write as _;
-
     let (year, month, day) = time.to_calendar_date();
-    let (month, (hour, minute, second)) = (u8::from(month), time.to_hms());
-    let start = out.len();
-    // Writing to a vector cannot fail.
-    let _ = if (1950..2050).contains(&year) {
-        out.extend_from_slice(&[0x17, 13]);
-        write!(
-            out,
-            "{:02}{month:02}{day:02}{hour:02}{minute:02}{second:02}Z",
-            year % 100
-        )
+    let (hour, minute, second) = time.to_hms();
+    // Two digits each: no calendar of ours leaves the years 0 to 9999.
+    let (century, year) = ((year / 100) as u8, (year % 100) as u8);
+    let digits = [century, year, month.into(), day, hour, minute, second]
+        .map(|number| [b'0' + number / 10, b'0' + number % 10]);
+    let (tag, digits) = if has_two_digit_year(time) {
+        (0x17, &digits[1..])
     } else {
-        out.extend_from_slice(&[0x18, 15]);
-        write!(
-            out,
-            "{year:04}{month:02}{day:02}{hour:02}{minute:02}{second:02}Z"
-        )
+        (0x18, &digits[..])
     };
-    debug_assert_eq!(out.len() - start, time_len(time));
+    put_header(out, tag, 2 * digits.len() + 1);
+    out.extend_from_slice(digits.as_flattened());
+    out.push(b'Z');
 }
 
 /// Bytes that [`put_time`] writes.
 pub(crate) fn time_len(time: OffsetDateTime) -> usize {
-    if (1950..2050).contains(&time.year()) {
-        15
-    } else {
-        17
-    }
+    if has_two_digit_year(time) { 15 } else { 17 }
+}
+
+fn has_two_digit_year(time: OffsetDateTime) -> bool {
+    (1950..2050).contains(&time.year())
 }
 
 /// Object identifiers, as the content bytes of their encoding.
@@ -152,7 +145,7 @@ mod tests {
         ] {
             let mut out = Vec::new();
             put_time(&mut out, time);
-            assert_eq!(out[0], tag);
+            assert_eq!((out[0], out.len()), (tag, time_len(time)));
             let seconds = if tag == 0x17 {
                 der::asn1::UtcTime::from_der(&out)
                     .unwrap()

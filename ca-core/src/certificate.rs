@@ -13,9 +13,11 @@ use crate::public_key::{PublicKey, PublicKeyError};
 
 mod chain;
 mod path;
+mod text;
 
 pub use chain::{CertificateChain, ChainError};
 pub(crate) use path::read_signed;
+pub(crate) use text::{decode_strict_pem, encode_pem};
 
 /// One certificate, read once. Cheap to clone.
 #[derive(Clone)]
@@ -257,11 +259,6 @@ pub enum CertificateError {
         /// What is wrong with it.
         cause: Box<CertificateError>,
     },
-}
-
-pub(crate) fn encode_pem(label: &str, der: &[u8]) -> String {
-    // It fails on a malformed label or beyond 2^63 bytes; neither can reach this line.
-    der::pem::encode_string(label, der::pem::LineEnding::LF, der).unwrap_or_default()
 }
 
 pub(crate) fn hex(bytes: &[u8], separator: &str) -> String {

@@ -7,6 +7,7 @@ use der::asn1::{AnyRef, OctetStringRef};
 use der::{Decode as _, Reader, SliceReader, Tag, TagNumber};
 
 use crate::asn1::oid;
+use crate::certificate::decode_strict_pem;
 use crate::certificate::read_signed;
 use crate::crypto::{Backend, RING};
 use crate::public_key::{PublicKey, PublicKeyError, VerifyError};
@@ -110,17 +111,25 @@ impl Csr {
     /// # Errors
     /// When the subject is not a distinguished name.
     pub fn subject(&self) -> Result<Vec<SubjectAttribute>, CsrError> {
-        read_name(self.subject_der()).map_err(CsrError::Malformed)
+        let mut subject = Vec::new();
+        read_name(self.subject_der(), |kind, value| {
+            subject.push(SubjectAttribute {
+                oid: kind.to_string(),
+                value: string_of(value),
+            });
+        })
+        .map_err(CsrError::Malformed)?;
+        Ok(subject)
     }
 
     /// Whether the subject has a common name that is not empty: with Istio, the wish for one in the certificate.
     pub fn wants_common_name(&self) -> bool {
+        let mut wants = false;
+        let read = read_name(self.subject_der(), |kind, value| {
+            wants |= kind.as_bytes() == oid::COMMON_NAME && string_of(value).as_deref() != Some("");
+        });
         // A subject that cannot be read wishes for nothing: it is never copied into a certificate.
-        self.subject().is_ok_and(|subject| {
-            subject
-                .iter()
-                .any(|a| a.oid == COMMON_NAME_DOTTED && a.value.as_deref() != Some(""))
-        })
+        read.is_ok() && wants
     }
 
     /// The extensions it asks for, in order, each at most once.
@@ -251,8 +260,8 @@ fn sequence_content<'a, R: Reader<'a>>(reader: &mut R) -> der::Result<&'a [u8]> 
     Ok(any.value())
 }
 
-fn read_name(der: &[u8]) -> der::Result<Vec<SubjectAttribute>> {
-    let mut attributes = Vec::new();
+/// Shows `each` attribute of a distinguished name, in order.
+fn read_name(der: &[u8], mut each: impl FnMut(Oid, AnyRef<'_>)) -> der::Result<()> {
     let mut rest = SliceReader::new(AnyRef::from_der(der)?.value())?;
     while !rest.is_finished() {
         let set = AnyRef::decode(&mut rest)?;
@@ -260,17 +269,12 @@ fn read_name(der: &[u8]) -> der::Result<Vec<SubjectAttribute>> {
         let mut members = SliceReader::new(set.value())?;
         while !members.is_finished() {
             members.sequence(|r| {
-                let oid = Oid::decode(r)?.to_string();
-                let value = AnyRef::decode(r)?;
-                attributes.push(SubjectAttribute {
-                    oid,
-                    value: string_of(value),
-                });
+                each(Oid::decode(r)?, AnyRef::decode(r)?);
                 Ok::<_, der::Error>(())
             })?;
         }
     }
-    Ok(attributes)
+    Ok(())
 }
 
 fn string_of(any: AnyRef<'_>) -> Option<String> {
@@ -335,7 +339,7 @@ fn range_in(whole: &[u8], part: &[u8]) -> Range<usize> {
 
 /// The fast strict decoder first; the patient one for what it refuses: old labels, text in front, odd line lengths.
 fn decode_pem(text: &[u8]) -> Result<Vec<u8>, CsrError> {
-    if let Ok((LABEL, der)) = der::pem::decode_vec(text) {
+    if let Some(der) = decode_strict_pem(LABEL, text) {
         return Ok(der);
     }
     let block = pem::parse(text).map_err(|_| CsrError::NotPem)?;
@@ -348,7 +352,6 @@ fn decode_pem(text: &[u8]) -> Result<Vec<u8>, CsrError> {
 type Oid = der::asn1::ObjectIdentifier;
 
 const LABEL: &str = "CERTIFICATE REQUEST";
-const COMMON_NAME_DOTTED: &str = "2.5.4.3";
 /// Room for an RSA-4096 key, its signature and a hundred long names; istio's gRPC limit is 4 MiB for the message.
 const MAX_BYTES: usize = 64 * 1024;
 

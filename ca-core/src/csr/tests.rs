@@ -280,6 +280,6 @@ proptest! {
         prop_assert!(Csr::from_der(&bytes).is_err());
         prop_assert!(Csr::from_pem(&bytes).is_err());
         let _ = read_attributes(&bytes);
-        let _ = read_name(&bytes);
+        let _ = read_name(&bytes, |_, _| {});
     }
 }
