@@ -40,7 +40,7 @@ pub(crate) struct Facts {
     pub(crate) public_key: PublicKey,
     pub(crate) names: Vec<SubjectName>,
     pub(crate) other_names: usize,
-    pub(crate) key_identifier: Option<Vec<u8>>,
+    pub(crate) key_identifier: Option<Range<usize>>,
     pub(crate) authority: CaRights,
     pub(crate) signs_lists: bool,
 }
@@ -201,7 +201,8 @@ impl Certificate {
     }
 
     pub(crate) fn key_identifier(&self) -> Option<&[u8]> {
-        self.0.facts.key_identifier.as_deref()
+        let at = self.0.facts.key_identifier.clone()?;
+        Some(&self.0.der[at])
     }
 
     /// The SHA-256 of the DER: pairs of upper-case hexadecimal digits with colons, as OpenSSL prints it.
@@ -312,7 +313,7 @@ fn read_facts(der: &[u8]) -> Result<Facts, CertificateError> {
             .iter_extensions()
             .find_map(|e| match e.parsed_extension() {
                 x509_parser::extensions::ParsedExtension::SubjectKeyIdentifier(id) => {
-                    Some(id.0.to_vec())
+                    range_in(der, id.0)
                 }
                 _ => None,
             }),

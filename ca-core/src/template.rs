@@ -4,6 +4,7 @@
 //! certificate is a copy and its signature. The contents follow Istio's templates; where they differ, the constant
 //! says why.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use time::OffsetDateTime;
@@ -23,6 +24,8 @@ pub(crate) struct IssuerTemplate {
     /// Signature algorithm and issuer name: what follows the serial number.
     after_serial: Vec<u8>,
     signature_algorithm: Vec<u8>,
+    /// So that a certificate is written into one buffer that never grows.
+    longest_signature: usize,
     issuer_len: usize,
     authority_key_identifier: Vec<u8>,
     leaf_rsa: Vec<u8>,
@@ -91,6 +94,7 @@ impl IssuerTemplate {
             after_serial: [&signature_algorithm[..], issuer_name].concat(),
             issuer_len: issuer_name.len(),
             signature_algorithm,
+            longest_signature: longest_signature(signer),
             authority_key_identifier: authority_key_identifier.unwrap_or_default(),
             leaf_rsa: leaf(DIGITAL_SIGNATURE_AND_KEY_ENCIPHERMENT),
             leaf_other: leaf(DIGITAL_SIGNATURE),
@@ -169,40 +173,44 @@ impl IssuerTemplate {
             + spki.len()
             + encoded_len(encoded_len(extensions_len));
 
-        // Every length is known, so that what is to be signed is written once into a buffer of its size.
-        let mut tbs = Vec::with_capacity(encoded_len(content));
-        put_header(&mut tbs, SEQUENCE, content);
-        tbs.extend_from_slice(VERSION_3);
-        let serial_at = tbs.len() + 2;
-        put(&mut tbs, INTEGER, serial);
-        let issuer_at = tbs.len() + self.signature_algorithm.len();
-        tbs.extend_from_slice(&self.after_serial);
-        put_header(&mut tbs, SEQUENCE, validity_len);
-        put_time(&mut tbs, validity.not_before);
-        put_time(&mut tbs, validity.not_after);
-        let subject_at = tbs.len();
-        tbs.extend_from_slice(subject_name);
-        tbs.extend_from_slice(spki);
-        put_header(&mut tbs, context(3), encoded_len(extensions_len));
-        put_header(&mut tbs, SEQUENCE, extensions_len);
-        tbs.extend_from_slice(fixed_extensions);
-        tbs.extend_from_slice(SUBJECT_KEY_IDENTIFIER_HEAD);
-        tbs.extend_from_slice(&key_identifier);
-        tbs.extend_from_slice(&self.authority_key_identifier);
-        names.put_extension(&mut tbs);
-        debug_assert_eq!(tbs.len(), encoded_len(content));
+        // What is to be signed comes first, the signature behind it.
+        let mut der = Vec::with_capacity(encoded_len(
+            encoded_len(content)
+                + self.signature_algorithm.len()
+                + encoded_len(1 + self.longest_signature),
+        ));
+        put_header(&mut der, SEQUENCE, content);
+        der.extend_from_slice(VERSION_3);
+        let serial_at = der.len() + 2;
+        put(&mut der, INTEGER, serial);
+        let issuer_at = der.len() + self.signature_algorithm.len();
+        der.extend_from_slice(&self.after_serial);
+        put_header(&mut der, SEQUENCE, validity_len);
+        put_time(&mut der, validity.not_before);
+        put_time(&mut der, validity.not_after);
+        let subject_at = der.len();
+        der.extend_from_slice(subject_name);
+        der.extend_from_slice(spki);
+        put_header(&mut der, context(3), encoded_len(extensions_len));
+        put_header(&mut der, SEQUENCE, extensions_len);
+        der.extend_from_slice(fixed_extensions);
+        der.extend_from_slice(SUBJECT_KEY_IDENTIFIER_HEAD);
+        let key_identifier_at = der.len();
+        der.extend_from_slice(&key_identifier);
+        der.extend_from_slice(&self.authority_key_identifier);
+        names.put_extension(&mut der);
+        debug_assert_eq!(der.len(), encoded_len(content));
 
-        let signature = signer.sign(&tbs)?;
-        let bits = signature.len() + 1;
-        let whole = tbs.len() + self.signature_algorithm.len() + encoded_len(bits);
-        let mut der = Vec::with_capacity(encoded_len(whole));
-        put_header(&mut der, SEQUENCE, whole);
-        let shift = der.len();
-        der.extend_from_slice(&tbs);
+        let signature = signer.sign(&der)?;
         der.extend_from_slice(&self.signature_algorithm);
-        put_header(&mut der, asn1::BIT_STRING, bits);
+        put_header(&mut der, asn1::BIT_STRING, 1 + signature.len());
         der.push(0);
         der.extend_from_slice(&signature);
+        // The outermost header is known last, as signatures differ in length. It turns to the front.
+        let whole = der.len();
+        put_header(&mut der, SEQUENCE, whole);
+        let shift = der.len() - whole;
+        der.rotate_right(shift);
 
         let at = |start: usize, length: usize| shift + start..shift + start + length;
         Ok(Certificate::known(
@@ -216,7 +224,7 @@ impl IssuerTemplate {
                 public_key: public_key.clone(),
                 names: contents.names.to_vec(),
                 other_names: 0,
-                key_identifier: Some(key_identifier.to_vec()),
+                key_identifier: Some(at(key_identifier_at, KEY_IDENTIFIER_BYTES)),
                 authority: contents.rights,
                 signs_lists: contents.rights.is_ca(),
             },
@@ -388,11 +396,11 @@ impl<'a> AlternativeNames<'a> {
     }
 }
 
-fn encode_common_name(name: Option<&str>) -> Vec<u8> {
-    name.map_or_else(
-        || wrap(SEQUENCE, &[]),
-        |name| wrap(SEQUENCE, &[&attribute(oid::COMMON_NAME, name)]),
-    )
+fn encode_common_name(name: Option<&str>) -> Cow<'static, [u8]> {
+    match name {
+        None => EMPTY_NAME.into(),
+        Some(name) => wrap(SEQUENCE, &[&attribute(oid::COMMON_NAME, name)]).into(),
+    }
 }
 
 fn attribute(kind: &[u8], value: &str) -> Vec<u8> {
@@ -455,6 +463,17 @@ fn permitted_trust_domain(domain: &TrustDomain) -> Vec<u8> {
     )
 }
 
+/// ECDSA writes two numbers in DER, each as long as the curve's order or a byte longer.
+fn longest_signature(signer: PublicKeyKind) -> usize {
+    match signer {
+        PublicKeyKind::EcdsaP256 => 72,
+        PublicKeyKind::EcdsaP384 => 104,
+        PublicKeyKind::Ed25519 => 64,
+        PublicKeyKind::Rsa { bits } => usize::from(bits).div_ceil(8),
+    }
+}
+
+const EMPTY_NAME: &[u8] = &[SEQUENCE, 0];
 const VERSION_3: &[u8] = &[0xa0, 3, 2, 1, 2];
 pub(crate) const SERIAL_BYTES: usize = 16;
 /// For certificates that are signed to be looked at and thrown away.
