@@ -76,10 +76,10 @@ impl Admin {
             Some(error) => format!("; last attempt: {error}"),
             None => String::new(),
         };
-        if let Some(secret) = self.secrets.valid_at(now) {
+        if let Some(workload) = self.secrets.workload_at(now) {
             return Ok(format!(
                 "certificate until {}{trouble}",
-                clock::show(secret.not_after())
+                clock::show(workload.secret.not_after())
             ));
         }
         match progress.expires {
@@ -123,9 +123,9 @@ mod tests {
         let reason = admin.readiness(now).unwrap_err();
         assert_eq!(reason, "no certificate yet; last attempt: nobody is there");
 
-        let secret = Lineage::new().next();
-        let end = secret.not_after();
-        publisher.publish(Some(secret));
+        let workload = Lineage::new().workload();
+        let end = workload.secret.not_after();
+        publisher.publish(workload, now);
         publisher.report(|progress| progress.expires = Some(end));
         let ready = admin.readiness(now).unwrap();
         assert!(ready.starts_with("certificate until 20") && ready.ends_with("nobody is there"));

@@ -12,10 +12,7 @@ use prometheus_client::{
 };
 use time::OffsetDateTime;
 
-use crate::{
-    sds::SecretName,
-    secrets::{Progress, Secrets},
-};
+use crate::secrets::{Progress, SecretName, Secrets};
 
 type Labels = [(&'static str, &'static str); 1];
 type Seconds = Gauge<f64, AtomicU64>;
@@ -122,7 +119,7 @@ impl Metrics {
     pub(crate) fn pushed(&self, names: &[SecretName]) {
         for name in names {
             self.pushes
-                .get_or_create(&[("resource_name", name.as_str())])
+                .get_or_create(&[("resource_name", name.kind())])
                 .inc();
         }
     }
@@ -146,7 +143,7 @@ impl Metrics {
         if let Some(expires) = expires {
             let left = (expires - now).as_seconds_f64();
             self.expiry
-                .get_or_create(&[("resource_name", SecretName::DEFAULT.as_str())])
+                .get_or_create(&[("resource_name", SecretName::KeyPair.kind())])
                 .set(left);
         }
         self.next_attempt.set(unix(next_attempt));
@@ -224,7 +221,7 @@ mod tests {
         metrics.failed();
         metrics.retried();
         metrics.rejects.inc();
-        metrics.pushed(&[SecretName::DEFAULT]);
+        metrics.pushed(&[SecretName::KeyPair]);
         publisher.report(|progress| {
             progress.expires = Some(datetime!(2026-11-21 13:00 UTC));
             progress.last_success = Some(datetime!(2026-11-21 12:00 UTC));

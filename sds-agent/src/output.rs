@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     clock,
     metrics::Metrics,
-    secrets::{Secrets, WorkloadSecret},
+    secrets::{Secrets, Workload},
 };
 
 const KEY: &str = "key.pem";
@@ -77,8 +77,8 @@ impl OutputFolder {
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
         loop {
             let mut retry = None;
-            if let Some(secret) = secrets.valid_at(clock::now()) {
-                match self.write(secret).await {
+            if let Some(workload) = secrets.workload_at(clock::now()) {
+                match self.write(workload).await {
                     Ok(()) => backoff.reset(),
                     Err(error) => {
                         metrics.output_failures.inc();
@@ -95,7 +95,7 @@ impl OutputFolder {
             };
             tokio::select! {
                 () = stop.cancelled() => return,
-                changed = secrets.changed() => if changed.is_err() {
+                changed = secrets.workload_changed() => if changed.is_err() {
                     return;
                 },
                 () = again => {}
@@ -103,19 +103,20 @@ impl OutputFolder {
         }
     }
 
-    async fn write(&self, secret: Arc<WorkloadSecret>) -> io::Result<()> {
+    async fn write(&self, workload: Workload) -> io::Result<()> {
         let folder = self.clone();
         // Off the one thread that also serves Envoy: syncing a disk can take long.
-        tokio::task::spawn_blocking(move || folder.replace(&secret)).await?
+        tokio::task::spawn_blocking(move || folder.replace(&workload)).await?
     }
 
-    fn replace(&self, secret: &WorkloadSecret) -> io::Result<()> {
+    fn replace(&self, workload: &Workload) -> io::Result<()> {
+        let Workload { secret, roots } = workload;
         let old = fs::read_link(self.0.join(CURRENT)).ok();
         let new = self.make_folder()?;
         let write = |name, mode, text: &str| write_file(&self.0.join(&new).join(name), mode, text);
         write(KEY, 0o600, secret.key_pem())?;
         write(CHAIN, 0o644, &secret.chain_pem())?;
-        write(ROOTS, 0o644, secret.roots_pem())?;
+        write(ROOTS, 0o644, roots.to_pem())?;
         self.link(Path::new(&new), CURRENT)?;
         for name in [KEY, CHAIN, ROOTS] {
             // After the first secret this finds everything in place.

@@ -1,28 +1,48 @@
-//! The workload's secret: what it is, who keeps it fresh, and how others follow it.
+//! The secrets: what they are, who keeps them fresh, and how others follow them.
 
+mod audience;
 mod keeper;
+mod name;
+mod overlap;
+mod shelf;
 mod workload_secret;
 
 use std::sync::Arc;
 
+use ca_core::TrustBundle;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
+pub(crate) use audience::{Audience, Place};
 pub(crate) use keeper::Keeper;
-pub(crate) use workload_secret::{Part, WorkloadSecret};
+pub(crate) use name::{SecretName, UnknownName};
+pub(crate) use shelf::{Contents, Secret, Shelf, Version};
+pub(crate) use workload_secret::WorkloadSecret;
 
-/// A view of the current secret. Cheap to clone; each clone sees every change for itself.
+/// A view of the secrets. Cheap to clone; each clone sees every change for itself.
 #[derive(Clone, Debug)]
 pub(crate) struct Secrets {
-    current: watch::Receiver<Option<Arc<WorkloadSecret>>>,
+    shelf: watch::Receiver<Arc<Shelf>>,
+    workload: watch::Receiver<Option<Workload>>,
     progress: watch::Receiver<Progress>,
+    audience: Audience,
 }
 
-/// The other end: whoever holds it decides what the current secret is.
+/// The other end: whoever holds it decides what the secrets are.
 #[derive(Debug)]
 pub(crate) struct Publisher {
-    current: watch::Sender<Option<Arc<WorkloadSecret>>>,
+    shelf: watch::Sender<Arc<Shelf>>,
+    workload: watch::Sender<Option<Workload>>,
     progress: watch::Sender<Progress>,
+    audience: Audience,
+}
+
+/// What a CA gave to the workload, and whom it should trust.
+#[derive(Clone, Debug)]
+pub(crate) struct Workload {
+    pub(crate) secret: Arc<WorkloadSecret>,
+    /// The roots that came with the secret, and those that are still needed beside them.
+    pub(crate) roots: TrustBundle,
 }
 
 /// How it is going, for people and for machines that watch over the agent.
@@ -40,57 +60,115 @@ pub(crate) struct Progress {
 
 /// Makes the two ends. There is no secret yet.
 pub(crate) fn channel() -> (Publisher, Secrets) {
-    let (current_sender, current) = watch::channel(None);
+    let (shelf_sender, shelf) = watch::channel(Arc::new(Shelf::new()));
+    let (workload_sender, workload) = watch::channel(None);
     let (progress_sender, progress) = watch::channel(Progress::default());
+    let audience = Audience::new();
     (
         Publisher {
-            current: current_sender,
+            shelf: shelf_sender,
+            workload: workload_sender,
             progress: progress_sender,
+            audience: audience.clone(),
         },
-        Secrets { current, progress },
+        Secrets {
+            shelf,
+            workload,
+            progress,
+            audience,
+        },
     )
 }
 
 impl Secrets {
-    /// The current secret, unless there is none or it has expired.
-    pub(crate) fn valid_at(&self, now: OffsetDateTime) -> Option<Arc<WorkloadSecret>> {
-        let current = self.current.borrow();
-        current
-            .as_ref()
-            .filter(|secret| secret.is_valid_at(now))
-            .cloned()
+    /// All secrets as they are now.
+    pub(crate) fn shelf(&self) -> Arc<Shelf> {
+        Arc::clone(&self.shelf.borrow())
     }
 
-    /// Returns when the secret has changed since this view last saw it.
+    /// Returns when the shelf has changed since this view last waited for it.
     ///
     /// # Errors
     ///
     /// When it will never change again, because the [`Publisher`] is gone.
     pub(crate) async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
-        self.current.changed().await
+        self.shelf.changed().await
+    }
+
+    /// What the CA gave to the workload, unless that is nothing yet or has expired.
+    pub(crate) fn workload_at(&self, now: OffsetDateTime) -> Option<Workload> {
+        let workload = self.workload.borrow();
+        workload
+            .as_ref()
+            .filter(|workload| workload.secret.is_valid_at(now))
+            .cloned()
+    }
+
+    /// Returns when the workload's secret or its roots have changed.
+    ///
+    /// # Errors
+    ///
+    /// As [`changed`](Self::changed).
+    pub(crate) async fn workload_changed(&mut self) -> Result<(), watch::error::RecvError> {
+        self.workload.changed().await
     }
 
     /// How it is going.
     pub(crate) fn progress(&self) -> Progress {
         self.progress.borrow().clone()
     }
+
+    /// Where streams say how far they have come with the roots.
+    pub(crate) fn audience(&self) -> &Audience {
+        &self.audience
+    }
 }
 
 impl Publisher {
-    /// Replaces the current secret.
-    pub(crate) fn publish(&self, secret: Option<Arc<WorkloadSecret>>) {
-        self.current.send_replace(secret);
+    /// Replaces what the workload has and whom it trusts.
+    pub(crate) fn publish(&self, workload: Workload, now: OffsetDateTime) {
+        self.put(
+            [
+                (SecretName::Roots, roots_secret(&workload.roots)),
+                (SecretName::KeyPair, workload.secret.key_pair()),
+            ],
+            now,
+        );
+        self.workload.send_replace(Some(workload));
     }
 
-    /// The current secret, valid or not.
-    pub(crate) fn current(&self) -> Option<Arc<WorkloadSecret>> {
-        self.current.borrow().clone()
+    /// Replaces whom the workload trusts, ahead of a new certificate. Tells which version that is.
+    pub(crate) fn publish_roots(&self, roots: &TrustBundle, now: OffsetDateTime) -> Version {
+        let secret = roots_secret(roots);
+        let version = secret.version().clone();
+        self.put([(SecretName::Roots, secret)], now);
+        version
+    }
+
+    fn put<const N: usize>(&self, secrets: [(SecretName, Secret); N], now: OffsetDateTime) {
+        self.shelf
+            .send_if_modified(|shelf| Arc::make_mut(shelf).put(secrets, now));
+    }
+
+    /// What the workload has, valid or not.
+    pub(crate) fn workload(&self) -> Option<Workload> {
+        self.workload.borrow().clone()
+    }
+
+    /// Who follows the roots.
+    pub(crate) fn audience(&self) -> &Audience {
+        &self.audience
     }
 
     /// Reports how it is going.
     pub(crate) fn report(&self, report: impl FnOnce(&mut Progress)) {
         self.progress.send_modify(report);
     }
+}
+
+fn roots_secret(roots: &TrustBundle) -> Secret {
+    let roots = roots.to_pem().to_owned();
+    Secret::new(Contents::Roots { roots })
 }
 
 #[cfg(test)]

@@ -14,13 +14,14 @@ fn flat_names_lead_to_the_current_secret() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("made/for/it");
     let output = OutputFolder::open(&path).unwrap();
-    let mut lineage = Lineage::new();
+    let lineage = Lineage::new();
     for _ in 0..3 {
-        let secret = lineage.next();
-        output.replace(&secret).unwrap();
+        let workload = lineage.workload();
+        output.replace(&workload).unwrap();
+        let secret = &workload.secret;
         assert_eq!(read(&path, KEY), secret.key_pem());
         assert_eq!(read(&path, CHAIN), secret.chain_pem());
-        assert_eq!(read(&path, ROOTS), secret.roots_pem());
+        assert_eq!(read(&path, ROOTS), workload.roots.to_pem());
         let mode = fs::metadata(path.join(KEY)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }
@@ -33,12 +34,12 @@ fn flat_names_lead_to_the_current_secret() {
 fn plain_files_of_another_agent_are_replaced() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join(KEY), "old").unwrap();
-    let secret = Lineage::new().next();
+    let workload = Lineage::new().workload();
     OutputFolder::open(folder.path())
         .unwrap()
-        .replace(&secret)
+        .replace(&workload)
         .unwrap();
-    assert_eq!(read(folder.path(), KEY), secret.key_pem());
+    assert_eq!(read(folder.path(), KEY), workload.secret.key_pem());
 }
 
 #[test]
@@ -48,9 +49,9 @@ fn leftovers_of_a_killed_agent_are_no_obstacle() {
     fs::write(folder.path().join("..secret-41/key.pem"), "half").unwrap();
     symlink("nowhere", folder.path().join(TEMPORARY)).unwrap();
     let output = OutputFolder::open(folder.path()).unwrap();
-    let secret = Lineage::new().next();
-    output.replace(&secret).unwrap();
-    assert_eq!(read(folder.path(), KEY), secret.key_pem());
+    let workload = Lineage::new().workload();
+    output.replace(&workload).unwrap();
+    assert_eq!(read(folder.path(), KEY), workload.secret.key_pem());
     assert_eq!(output.folders().unwrap(), ["..secret-42"]);
 }
 
@@ -58,13 +59,13 @@ fn leftovers_of_a_killed_agent_are_no_obstacle() {
 fn a_reader_that_opens_the_current_folder_never_sees_a_mixed_pair() {
     let folder = tempfile::tempdir().unwrap();
     let output = OutputFolder::open(folder.path()).unwrap();
-    let mut lineage = Lineage::new();
-    output.replace(&lineage.next()).unwrap();
+    let lineage = Lineage::new();
+    output.replace(&lineage.workload()).unwrap();
     let current = folder.path().join(CURRENT);
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
             for _ in 0..50 {
-                output.replace(&lineage.next()).unwrap();
+                output.replace(&lineage.workload()).unwrap();
             }
         });
         let mut seen = 0;

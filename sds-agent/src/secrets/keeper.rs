@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::{Publisher, WorkloadSecret, workload_secret::Unfit};
+use super::{Publisher, Workload, WorkloadSecret, overlap::Overlap, workload_secret::Unfit};
 use crate::{
     ca_client::{CaClient, CaError},
     clock,
@@ -27,6 +27,10 @@ const LEAST_WAIT: Duration = Duration::from_millis(500);
 /// The most that a back-off grows to.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
 
+/// How long a new certificate waits for clients to take the roots that go with it. Only when roots
+/// change, and only for clients that do not answer: the others need milliseconds.
+const ROOTS_HEAD_START: Duration = Duration::from_secs(1);
+
 /// Owns the secret. **A valid secret is never given up before its successor is there.**
 pub(crate) struct Keeper {
     config: WorkloadConfig,
@@ -35,6 +39,10 @@ pub(crate) struct Keeper {
     metrics: Arc<Metrics>,
     /// Rung when somebody wants a renewal now.
     renew_now: Arc<Notify>,
+    /// Roots that the CA no longer sends and peers may still need.
+    overlap: Overlap,
+    /// The end of the certificate whose end has been told, so that it is told once.
+    expiry_told: Option<OffsetDateTime>,
 }
 
 impl Keeper {
@@ -51,36 +59,41 @@ impl Keeper {
             publisher,
             metrics,
             renew_now,
+            overlap: Overlap::default(),
+            expiry_told: None,
         }
     }
 
     /// Keeps the secret until `stop`.
-    pub(crate) async fn run(self, stop: CancellationToken) {
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.keep() => {}
+        }
+    }
+
+    /// Never returns.
+    async fn keep(&mut self) {
         let mut backoff = Backoff::new(LEAST_WAIT, LONGEST_BACKOFF);
-        // Also the last secret that has expired: the next one continues its numbering.
-        let mut latest: Option<Arc<WorkloadSecret>> = None;
         loop {
-            let attempt = tokio::select! {
-                () = stop.cancelled() => return,
-                attempt = self.attempt(latest.as_deref()) => attempt,
-            };
+            let attempt = self.attempt().await;
             let now = clock::now();
             let failed = attempt.is_err();
             let next = match attempt {
                 Ok(secret) => {
                     backoff.reset();
-                    let secret = Arc::new(secret);
-                    latest = Some(Arc::clone(&secret));
-                    self.succeeded(secret, now)
+                    self.succeeded(Arc::new(secret), now).await
                 }
                 Err(error) => {
-                    let wait = retry_wait(backoff.next(random_unit()), latest.as_deref(), now);
+                    let held = self.publisher.workload();
+                    let held = held.as_ref().map(|workload| &*workload.secret);
+                    let wait = retry_wait(backoff.next(random_unit()), held, now);
                     self.failed(&error, now + wait)
                 }
             };
+            let renew_now = Arc::clone(&self.renew_now);
             tokio::select! {
-                () = stop.cancelled() => return,
-                () = self.renew_now.notified() => tracing::info!("renewing now, as told"),
+                () = renew_now.notified() => tracing::info!("renewing now, as told"),
                 () = self.wait(next) => {}
             }
             if failed {
@@ -90,7 +103,7 @@ impl Keeper {
     }
 
     /// One key, one CSR, one answer, judged.
-    async fn attempt(&self, previous: Option<&WorkloadSecret>) -> Result<WorkloadSecret, Failure> {
+    async fn attempt(&self) -> Result<WorkloadSecret, Failure> {
         let identity = &self.config.identity;
         // A fresh key each time: a key that leaked once is worth one lifetime.
         let key = PrivateKey::generate(KeyKind::EcdsaP256)?;
@@ -102,13 +115,16 @@ impl Keeper {
             &key,
             answer?,
             identity,
-            previous,
             clock::now(),
         )?)
     }
 
     /// Publishes, and says when to renew.
-    fn succeeded(&self, secret: Arc<WorkloadSecret>, now: OffsetDateTime) -> OffsetDateTime {
+    async fn succeeded(
+        &mut self,
+        secret: Arc<WorkloadSecret>,
+        now: OffsetDateTime,
+    ) -> OffsetDateTime {
         // Measured from now and not from the start of validity, which a CA sets back: with a
         // lifetime of seconds, half of the whole span may lie in the past.
         let renew = self
@@ -128,8 +144,28 @@ impl Keeper {
             progress.last_error = None;
             progress.next_attempt = Some(next);
         });
-        self.publisher.publish(Some(secret));
+        self.install(secret, now).await;
         next
+    }
+
+    /// Publishes a new secret: first the roots, if there are new ones, and then the rest.
+    async fn install(&mut self, secret: Arc<WorkloadSecret>, now: OffsetDateTime) {
+        let held = self.publisher.workload();
+        let held = held.filter(|held| held.secret.is_valid_at(now));
+        if let Some(old) = &held {
+            let old = &old.secret;
+            self.overlap
+                .replaced(old.roots(), old.not_after(), secret.roots());
+        }
+        let roots = self.overlap.with(secret.roots(), now);
+        // Without a valid certificate, clients have waited long enough.
+        if held.is_some_and(|held| held.roots != roots) {
+            tracing::info!(roots = roots.certificates().len(), "the roots have changed");
+            let version = self.publisher.publish_roots(&roots, now);
+            let audience = self.publisher.audience();
+            audience.have_answered(&version, ROOTS_HEAD_START).await;
+        }
+        self.publisher.publish(Workload { secret, roots }, now);
     }
 
     /// Reports, and says when to try again.
@@ -137,15 +173,15 @@ impl Keeper {
         self.metrics.failed();
         let error = one_line(failure);
         // The attempt may have taken longer than the certificate had left.
-        self.withdraw_if_expired(clock::now());
-        match self.publisher.current() {
-            Some(kept) => tracing::warn!(
+        let now = clock::now();
+        match self.publisher.workload().map(|workload| workload.secret) {
+            Some(kept) if kept.is_valid_at(now) => tracing::warn!(
                 error,
                 retry = clock::show(next),
                 expires = clock::show(kept.not_after()),
                 "cannot renew; the certificate is kept"
             ),
-            None => tracing::warn!(
+            _ => tracing::warn!(
                 error,
                 retry = clock::show(next),
                 "cannot obtain a certificate"
@@ -158,28 +194,50 @@ impl Keeper {
         next
     }
 
-    /// Waits for the next attempt, and withdraws the secret if it expires before that.
-    async fn wait(&self, next: OffsetDateTime) {
-        if let Some(expiry) = self.publisher.current().map(|secret| secret.not_after())
-            && expiry <= next
-        {
-            clock::sleep_until(expiry).await;
-            self.withdraw_if_expired(clock::now());
+    /// Waits for the next attempt, and does meanwhile what becomes due.
+    async fn wait(&mut self, next: OffsetDateTime) {
+        while let Some((at, due)) = self.due_before(next) {
+            clock::sleep_until(at).await;
+            let now = clock::now();
+            let Some(workload) = self.publisher.workload() else {
+                break;
+            };
+            match due {
+                Due::Expiry => {
+                    self.expiry_told = Some(at);
+                    tracing::error!(at = clock::show(at), "the certificate has expired");
+                }
+                Due::OverlapEnd => {
+                    let roots = self.overlap.with(workload.secret.roots(), now);
+                    tracing::info!("replaced roots are no longer needed");
+                    self.publisher.publish(Workload { roots, ..workload }, now);
+                }
+            }
         }
         clock::sleep_until(next).await;
     }
 
-    fn withdraw_if_expired(&self, now: OffsetDateTime) {
-        if let Some(secret) = self.publisher.current()
-            && !secret.is_valid_at(now)
-        {
-            tracing::error!(
-                at = clock::show(secret.not_after()),
-                "the certificate has expired"
-            );
-            self.publisher.publish(None);
-        }
+    /// What happens by itself before `next`, and when.
+    fn due_before(&self, next: OffsetDateTime) -> Option<(OffsetDateTime, Due)> {
+        let workload = self.publisher.workload()?;
+        let expiry = Some(workload.secret.not_after()).filter(|at| self.expiry_told != Some(*at));
+        let due = [
+            (expiry, Due::Expiry),
+            (self.overlap.next_end(), Due::OverlapEnd),
+        ];
+        due.into_iter()
+            .filter_map(|(at, due)| Some((at?, due)))
+            .filter(|(at, _)| *at <= next)
+            .min_by_key(|(at, _)| *at)
     }
+}
+
+/// What happens between two attempts.
+enum Due {
+    /// The certificate ends without a successor.
+    Expiry,
+    /// Nobody needs a replaced root any more.
+    OverlapEnd,
 }
 
 /// A back-off never sleeps through the certificate's end: at most half of what is left.

@@ -8,13 +8,12 @@ use ca_core::{
 };
 use time::OffsetDateTime;
 
-use super::WorkloadSecret;
+use super::{Workload, WorkloadSecret};
 
-/// One lineage of secrets: each continues the numbering of the one before.
+/// A CA and what a workload got from it.
 pub(crate) struct Lineage {
     pub(crate) ca: TestCa,
     pub(crate) roots: TrustBundle,
-    latest: Option<Arc<WorkloadSecret>>,
 }
 
 impl Lineage {
@@ -23,19 +22,22 @@ impl Lineage {
         Self {
             roots: ca.roots(),
             ca,
-            latest: None,
         }
     }
 
     /// The next secret, valid for an hour.
-    pub(crate) fn next(&mut self) -> Arc<WorkloadSecret> {
+    pub(crate) fn next(&self) -> Arc<WorkloadSecret> {
         let (key, issued) = issue(&self.ca, &[identity().into()], HOUR, now());
         let issued = IssuedChain::new(issued.chain().clone(), self.roots.clone());
-        let previous = self.latest.as_deref();
-        let secret = WorkloadSecret::verified(&key, issued, &identity(), previous, now());
-        let secret = Arc::new(secret.unwrap());
-        self.latest = Some(Arc::clone(&secret));
-        secret
+        Arc::new(WorkloadSecret::verified(&key, issued, &identity(), now()).unwrap())
+    }
+
+    /// The same, with the roots to trust.
+    pub(crate) fn workload(&self) -> Workload {
+        Workload {
+            secret: self.next(),
+            roots: self.roots.clone(),
+        }
     }
 
     /// The next secret will come with one more root.

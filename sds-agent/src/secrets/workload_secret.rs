@@ -2,10 +2,13 @@
 
 use std::fmt;
 
-use ca_core::{ChainError, IssuedChain, PrivateKey, SigningKey as _, SpiffeId, SubjectName};
+use ca_core::{
+    ChainError, IssuedChain, PrivateKey, SigningKey as _, SpiffeId, SubjectName, TrustBundle,
+};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
+use super::{Contents, Secret};
 use crate::clock;
 
 /// Key, certificate chain and roots that belong together.
@@ -15,21 +18,6 @@ use crate::clock;
 pub(crate) struct WorkloadSecret {
     key_pem: Zeroizing<String>,
     issued: IssuedChain,
-    obtained: OffsetDateTime,
-    /// Which one this is, from 1.
-    generation: u64,
-    /// The generation in which the roots last changed.
-    roots_generation: u64,
-}
-
-/// What a client may ask for. Ordered as it should be pushed: when a root changes, a proxy should
-/// trust the new one before it shows a certificate of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Part {
-    /// The roots.
-    Roots,
-    /// Key and certificate.
-    KeyPair,
 }
 
 impl WorkloadSecret {
@@ -43,7 +31,6 @@ impl WorkloadSecret {
         key: &PrivateKey,
         issued: IssuedChain,
         identity: &SpiffeId,
-        previous: Option<&Self>,
         now: OffsetDateTime,
     ) -> Result<Self, Unfit> {
         let leaf = issued.chain().leaf();
@@ -64,16 +51,9 @@ impl WorkloadSecret {
             return Err(Unfit::Expired(leaf.not_after()));
         }
         issued.chain().verify(issued.roots(), now)?;
-        let generation = previous.map_or(1, |previous| previous.generation + 1);
-        let roots_generation = previous
-            .filter(|previous| previous.issued.roots() == issued.roots())
-            .map_or(generation, |previous| previous.roots_generation);
         Ok(Self {
             key_pem: key.to_pkcs8_pem(),
             issued,
-            obtained: now,
-            generation,
-            roots_generation,
         })
     }
 
@@ -88,9 +68,18 @@ impl WorkloadSecret {
         self.issued.chain().to_pem()
     }
 
-    /// The roots.
-    pub(crate) fn roots_pem(&self) -> &str {
-        self.issued.roots().to_pem()
+    /// Key and certificate, as clients get them.
+    pub(crate) fn key_pair(&self) -> Secret {
+        Secret::new(Contents::KeyPair {
+            chain: self.chain_pem(),
+            key: self.key_pem.clone(),
+            not_after: self.not_after(),
+        })
+    }
+
+    /// The roots that came with the certificate.
+    pub(crate) fn roots(&self) -> &TrustBundle {
+        self.issued.roots()
     }
 
     /// The leaf's serial number.
@@ -107,26 +96,13 @@ impl WorkloadSecret {
     pub(crate) fn is_valid_at(&self, now: OffsetDateTime) -> bool {
         now < self.not_after()
     }
-
-    /// The generation in which a part last changed.
-    pub(crate) fn generation(&self, part: Part) -> u64 {
-        match part {
-            Part::Roots => self.roots_generation,
-            Part::KeyPair => self.generation,
-        }
-    }
-
-    /// When this was obtained and which one it is, in one word.
-    pub(crate) fn version(&self) -> String {
-        format!("{}/{}", clock::show(self.obtained), self.generation)
-    }
 }
 
 impl fmt::Debug for WorkloadSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WorkloadSecret")
             .field("serial", &self.serial())
-            .field("version", &self.version())
+            .field("expires", &self.not_after())
             .finish_non_exhaustive()
     }
 }
@@ -169,17 +145,16 @@ mod tests {
     use crate::secrets::testing::{HOUR, Lineage, identity, issue};
 
     fn judge(key: &PrivateKey, issued: IssuedChain, now: OffsetDateTime) -> Result<(), Unfit> {
-        WorkloadSecret::verified(key, issued, &identity(), None, now).map(drop)
+        WorkloadSecret::verified(key, issued, &identity(), now).map(drop)
     }
 
     #[test]
     fn a_good_answer_is_taken_over() {
         let ca = TestCa::new("cluster.local");
         let (key, issued) = issue(&ca, &[identity().into()], HOUR, now());
-        let secret =
-            WorkloadSecret::verified(&key, issued.clone(), &identity(), None, now()).unwrap();
+        let secret = WorkloadSecret::verified(&key, issued.clone(), &identity(), now()).unwrap();
         assert_eq!(secret.chain_pem(), issued.chain().to_pem());
-        assert_eq!(secret.roots_pem(), issued.roots().to_pem());
+        assert_eq!(secret.roots(), issued.roots());
         assert_eq!(secret.not_after(), issued.chain().leaf().not_after());
         assert_eq!(
             PrivateKey::from_pem(secret.key_pem().as_bytes())
@@ -244,25 +219,6 @@ mod tests {
         let roots = TrustBundle::new([root.clone()]).unwrap();
         let issued = IssuedChain::new(CertificateChain::new(root, []), roots);
         assert!(judge(ca.key(), issued, now()).is_err());
-    }
-
-    #[test]
-    fn generations_tell_what_changed() {
-        let mut lineage = Lineage::new();
-        let first = lineage.next();
-        let renewed = lineage.next();
-        lineage.add_root();
-        let rerooted = lineage.next();
-        let generations = |secret: &WorkloadSecret| {
-            (
-                secret.generation(Part::KeyPair),
-                secret.generation(Part::Roots),
-            )
-        };
-        assert_eq!(
-            [first, renewed, rerooted].map(|s| generations(&s)),
-            [(1, 1), (2, 1), (3, 3)]
-        );
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::{
     fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,7 +15,10 @@ use ca_proto::{
         config::core::v3::{DataSource, Node, data_source::Specifier},
         extensions::transport_sockets::tls::v3::{Secret, secret::Type},
         service::{
-            discovery::v3::{DiscoveryRequest, DiscoveryResponse},
+            discovery::v3::{
+                DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+                Resource,
+            },
             secret::v3::secret_discovery_service_client::SecretDiscoveryServiceClient,
         },
     },
@@ -27,7 +31,7 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpStream, UnixStream},
-    sync::mpsc,
+    sync::{Notify, mpsc},
     task::JoinHandle,
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -92,6 +96,7 @@ impl Home {
 pub(crate) struct Agent {
     pub(crate) home: Home,
     admin: SocketAddr,
+    renew_now: Arc<Notify>,
     stop: Stop,
     running: JoinHandle<Result<(), AppError>>,
 }
@@ -104,10 +109,12 @@ impl Agent {
     pub(crate) fn start_in(home: Home, ca: &Ca, more: &[&str]) -> Self {
         let app = build(&home, ca, more).unwrap();
         let (admin, stop) = (app.admin_address(), Stop::new());
+        let renew_now = app.renew_now();
         let running = tokio::spawn(app.run(stop.clone()));
         Self {
             home,
             admin,
+            renew_now,
             stop,
             running,
         }
@@ -115,6 +122,10 @@ impl Agent {
 
     pub(crate) fn socket(&self) -> PathBuf {
         self.home.path("run/socket")
+    }
+
+    pub(crate) fn renew(&self) {
+        self.renew_now.notify_one();
     }
 
     pub(crate) async fn stop(self) -> Home {
@@ -154,20 +165,50 @@ impl Agent {
 
     /// Opens a stream and asks for `names`.
     pub(crate) async fn subscribe(&self, names: &[&str]) -> Stream {
+        Stream::open(&mut self.client().await, names).await
+    }
+
+    /// Opens an incremental stream and sends this on it, as the first request.
+    pub(crate) async fn delta(&self, first: DeltaDiscoveryRequest) -> DeltaStream {
+        let (requests, receiver) = mpsc::channel(8);
+        let first = DeltaDiscoveryRequest {
+            node: Some(node()),
+            type_url: SECRET_TYPE_URL.to_owned(),
+            ..first
+        };
+        requests.send(first).await.unwrap();
+        let mut client = self.client().await;
+        let streaming = client.delta_secrets(ReceiverStream::new(receiver));
+        let responses = soon("the stream opens", streaming)
+            .await
+            .unwrap()
+            .into_inner();
+        DeltaStream {
+            requests,
+            responses,
+        }
+    }
+}
+
+impl Stream {
+    /// Opens a stream on the client's connection and asks for `names`.
+    pub(crate) async fn open(
+        client: &mut SecretDiscoveryServiceClient<Channel>,
+        names: &[&str],
+    ) -> Self {
         let (requests, receiver) = mpsc::channel(8);
         let first = DiscoveryRequest {
             node: Some(node()),
             ..request(names)
         };
         requests.send(first).await.unwrap();
-        let mut client = self.client().await;
         let streaming = client.stream_secrets(ReceiverStream::new(receiver));
         let responses = soon("the stream opens", streaming)
             .await
             .unwrap()
             .into_inner();
         let names = names.iter().map(ToString::to_string).collect();
-        Stream {
+        Self {
             names,
             requests,
             responses,
@@ -209,6 +250,11 @@ impl Stream {
     /// The next response, accepted.
     pub(crate) async fn accept(&mut self) -> Vec<Secret> {
         let response = self.next().await.unwrap().expect("the stream ended");
+        self.say_yes_to(&response).await;
+        secrets(&response)
+    }
+
+    pub(crate) async fn say_yes_to(&self, response: &DiscoveryResponse) {
         assert_eq!(response.type_url, SECRET_TYPE_URL);
         let request = DiscoveryRequest {
             version_info: response.version_info.clone(),
@@ -217,7 +263,6 @@ impl Stream {
             ..request(&[])
         };
         self.requests.send(request).await.unwrap();
-        secrets(&response)
     }
 
     /// Whether nothing has arrived that was not taken.
@@ -227,6 +272,51 @@ impl Stream {
             .await
             .is_err()
     }
+}
+
+/// Envoy's side of one incremental stream.
+pub(crate) struct DeltaStream {
+    pub(crate) requests: mpsc::Sender<DeltaDiscoveryRequest>,
+    responses: Streaming<DeltaDiscoveryResponse>,
+}
+
+impl DeltaStream {
+    /// The next response, accepted.
+    pub(crate) async fn accept(&mut self) -> DeltaDiscoveryResponse {
+        let message = soon("a response", self.responses.message()).await;
+        let response = message.unwrap().expect("the stream ended");
+        let request = DeltaDiscoveryRequest {
+            response_nonce: response.nonce.clone(),
+            ..DeltaDiscoveryRequest::default()
+        };
+        self.requests.send(request).await.unwrap();
+        response
+    }
+
+    /// Whether nothing has arrived that was not taken.
+    pub(crate) async fn is_silent(&mut self) -> bool {
+        tokio::time::timeout(Duration::from_millis(50), self.responses.message())
+            .await
+            .is_err()
+    }
+}
+
+pub(crate) fn subscribe(names: &[&str]) -> DeltaDiscoveryRequest {
+    DeltaDiscoveryRequest {
+        resource_names_subscribe: names.iter().map(ToString::to_string).collect(),
+        ..DeltaDiscoveryRequest::default()
+    }
+}
+
+/// The secrets of an incremental response, each known to be what its name says.
+pub(crate) fn delta_secrets(response: &DeltaDiscoveryResponse) -> Vec<Secret> {
+    let unpack = |resource: &Resource| {
+        let any = resource.resource.as_ref().unwrap();
+        let secret = Secret::decode(any.value.as_slice()).unwrap();
+        assert_eq!(secret.name, resource.name);
+        secret
+    };
+    response.resources.iter().map(unpack).collect()
 }
 
 pub(crate) fn request(names: &[&str]) -> DiscoveryRequest {

@@ -81,7 +81,7 @@ impl Ca {
             _reserved: reserved,
             acceptor: acceptor(&ca),
             service: Signer {
-                ca,
+                ca: Arc::new(Mutex::new(ca)),
                 behaviour: Arc::new(Mutex::new(behaviour)),
                 seen,
             },
@@ -114,6 +114,14 @@ impl Ca {
         *self.service.behaviour.lock().unwrap() = behaviour;
     }
 
+    /// Issues under another root from now on. Gives that root. The server's own certificate stays.
+    pub(crate) fn move_to_another_root(&self) -> TrustBundle {
+        let ca = TestCa::new("cluster.local");
+        let roots = ca.roots();
+        *self.service.ca.lock().unwrap() = ca;
+        roots
+    }
+
     /// All requests so far.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.service.seen.borrow().clone()
@@ -137,7 +145,7 @@ impl Drop for Ca {
 
 #[derive(Clone)]
 struct Signer {
-    ca: TestCa,
+    ca: Arc<Mutex<TestCa>>,
     behaviour: Arc<Mutex<Behaviour>>,
     seen: watch::Sender<Vec<Seen>>,
 }
@@ -147,8 +155,9 @@ impl Signer {
         let hour = Duration::from_secs(3600);
         let csr = Csr::from_pem(csr.as_bytes())
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let cart = SubjectName::from(self.ca.id("shop", "cart"));
-        let issue = |csr, name, lifetime| self.ca.issue(csr, &[name], lifetime, now());
+        let ca = self.ca.lock().unwrap().clone();
+        let cart = SubjectName::from(ca.id("shop", "cart"));
+        let issue = |csr, name, lifetime| ca.issue(csr, &[name], lifetime, now());
         let behaviour = self.behaviour.lock().unwrap().clone();
         Ok(match behaviour {
             Behaviour::Good { lifetime } => elements(&issue(&csr, cart, lifetime)),
@@ -161,12 +170,10 @@ impl Signer {
                     hour,
                 ))
             }
-            Behaviour::OtherIdentity => {
-                elements(&issue(&csr, self.ca.id("shop", "admin").into(), hour))
-            }
+            Behaviour::OtherIdentity => elements(&issue(&csr, ca.id("shop", "admin").into(), hour)),
             Behaviour::Expired => {
                 let past = now() - Duration::from_secs(100);
-                elements(&self.ca.issue(&csr, &[cart], Duration::from_secs(60), past))
+                elements(&ca.issue(&csr, &[cart], Duration::from_secs(60), past))
             }
             Behaviour::OtherRoots => {
                 let issued = issue(&csr, cart, hour);

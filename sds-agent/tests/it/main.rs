@@ -9,7 +9,10 @@
 
 mod agent;
 mod ca;
+mod delta;
 mod process;
+mod roots;
+mod streams;
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -294,11 +297,6 @@ async fn one_request_for_one_answer() {
     };
     let status = client.fetch_secrets(nothing).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
-    let status = client
-        .delta_secrets(tokio_stream::empty())
-        .await
-        .unwrap_err();
-    assert_eq!(status.code(), Code::Unimplemented);
 }
 
 #[tokio::test]

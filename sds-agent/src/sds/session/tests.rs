@@ -9,13 +9,15 @@ use proptest::prelude::*;
 use prost::Message as _;
 
 use super::*;
-use crate::secrets::testing::Lineage;
+use crate::{
+    clock,
+    sds::{ledger::HEALTH_TYPE_URL, testing::Stage},
+};
 
 /// A client and the stream it talks on.
 struct Stream {
     session: Session,
-    lineage: Lineage,
-    current: Option<std::sync::Arc<WorkloadSecret>>,
+    stage: Stage,
 }
 
 impl Stream {
@@ -30,13 +32,12 @@ impl Stream {
     fn open_too_early() -> Self {
         Self {
             session: Session::new(7),
-            lineage: Lineage::new(),
-            current: None,
+            stage: Stage::new(),
         }
     }
 
     fn rotate(&mut self) {
-        self.current = Some(self.lineage.next());
+        self.stage.rotate();
     }
 
     fn hear(&mut self, request: &DiscoveryRequest) -> Heard {
@@ -45,7 +46,8 @@ impl Stream {
 
     /// What the client gets, if anything.
     fn answer(&mut self) -> Option<DiscoveryResponse> {
-        Some(self.session.answer(self.current.as_deref())?.response)
+        let shelf = self.stage.secrets.shelf();
+        Some(self.session.answer(&shelf, clock::now())?.response)
     }
 
     /// Subscribes and takes the answer.
@@ -117,20 +119,20 @@ fn a_response_has_what_envoy_needs() {
     assert_eq!(response.type_url, SECRET_TYPE_URL);
     assert!(!response.nonce.is_empty() && response.version_info.ends_with("/1"));
     let [roots, pair] = secrets(&response).try_into().unwrap();
-    let current = stream.current.unwrap();
+    let current = stream.stage.workload.unwrap();
 
     let Some(Type::TlsCertificate(pair)) = pair.r#type else {
         panic!("no key pair")
     };
     assert_eq!(
         bytes(pair.certificate_chain),
-        current.chain_pem().as_bytes()
+        current.secret.chain_pem().as_bytes()
     );
-    assert_eq!(bytes(pair.private_key), current.key_pem().as_bytes());
+    assert_eq!(bytes(pair.private_key), current.secret.key_pem().as_bytes());
     let Some(Type::ValidationContext(roots)) = roots.r#type else {
         panic!("no roots")
     };
-    assert_eq!(bytes(roots.trusted_ca), current.roots_pem().as_bytes());
+    assert_eq!(bytes(roots.trusted_ca), current.roots.to_pem().as_bytes());
 }
 
 // The rows of the decision table.
@@ -304,7 +306,7 @@ fn a_new_certificate_is_pushed_to_those_who_watch_it() {
 fn new_roots_come_before_the_new_certificate() {
     let mut stream = Stream::open();
     stream.subscribe(&["default", "ROOTCA"]);
-    stream.lineage.add_root();
+    stream.stage.lineage.add_root();
     stream.rotate();
     assert_eq!(names(&stream.answer().unwrap()), ["ROOTCA", "default"]);
 }
@@ -313,7 +315,7 @@ fn new_roots_come_before_the_new_certificate() {
 fn changes_while_a_client_does_not_listen_become_one_push() {
     let mut stream = Stream::open();
     stream.subscribe(&["default", "ROOTCA"]);
-    stream.lineage.add_root();
+    stream.stage.lineage.add_root();
     stream.rotate();
     stream.rotate();
     stream.rotate();
@@ -334,12 +336,14 @@ fn before_the_first_certificate_a_client_waits_and_is_then_answered_once() {
 }
 
 #[test]
-fn nothing_is_served_while_there_is_nothing_valid() {
+fn an_expired_pair_is_served_no_more_and_the_roots_still_are() {
     let mut stream = Stream::open();
-    stream.subscribe(&["default"]);
-    stream.current = None;
-    stream.hear(&request(&["default"]));
-    assert!(stream.answer().is_none());
+    stream.hear(&request(&["default", "ROOTCA"]));
+    let end = stream.stage.workload.as_ref().unwrap().secret.not_after();
+    let shelf = stream.stage.secrets.shelf();
+    let answer = stream.session.answer(&shelf, end).unwrap();
+    assert_eq!(names(&answer.response), ["ROOTCA"]);
+    assert!(stream.session.answer(&shelf, end).is_none());
 }
 
 // What ends a stream.
@@ -467,7 +471,7 @@ proptest! {
         for event in events {
             match event {
                 Event::Rotate => stream.rotate(),
-                Event::AddRoot => stream.lineage.add_root(),
+                Event::AddRoot => stream.stage.lineage.add_root(),
                 Event::Request { names, about, refused } => {
                     let about = about.and_then(|back| sent.iter().rev().nth(back));
                     let nonce = about.map(|response| response.nonce.clone()).unwrap_or_default();

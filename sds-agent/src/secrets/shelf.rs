@@ -1,0 +1,208 @@
+//! All secrets as they are at one moment.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use ring::digest::{SHA256, digest};
+use time::OffsetDateTime;
+use zeroize::Zeroizing;
+
+use super::SecretName;
+use crate::clock;
+
+/// Every secret that there is, by name. Immutable once published: readers take it whole.
+#[derive(Clone, Debug)]
+pub(crate) struct Shelf {
+    secrets: BTreeMap<SecretName, Arc<Secret>>,
+    /// How often the shelf has changed.
+    changes: u64,
+    changed_at: OffsetDateTime,
+}
+
+/// One secret.
+pub(crate) struct Secret {
+    contents: Contents,
+    version: Version,
+}
+
+/// What can be on the shelf.
+pub(crate) enum Contents {
+    /// A certificate and its key.
+    KeyPair {
+        /// The leaf and its intermediates.
+        chain: String,
+        /// PKCS#8.
+        key: Zeroizing<String>,
+        /// The end of the leaf: the pair must not be shown to anybody from then on.
+        not_after: OffsetDateTime,
+    },
+    /// Whom to trust.
+    Roots {
+        /// One certificate or more.
+        roots: String,
+    },
+}
+
+/// Tells contents apart. Equal contents have equal versions, **also in another run of the agent**, so
+/// that a client which comes back need not be told what it knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Version(Arc<str>);
+
+impl Shelf {
+    /// Nothing is there yet.
+    pub(super) fn new() -> Self {
+        Self {
+            secrets: BTreeMap::new(),
+            changes: 0,
+            changed_at: OffsetDateTime::UNIX_EPOCH,
+        }
+    }
+
+    /// The secret of this name, unless there is none or it has expired.
+    pub(crate) fn valid_at(&self, name: &SecretName, now: OffsetDateTime) -> Option<&Secret> {
+        let secret = self.secrets.get(name)?;
+        secret
+            .not_after()
+            .is_none_or(|end| now < end)
+            .then_some(secret)
+    }
+
+    /// When the shelf last changed and how often it has, in one word.
+    pub(crate) fn label(&self) -> String {
+        format!("{}/{}", clock::show(self.changed_at), self.changes)
+    }
+
+    /// Puts secrets into their places, all at once. Whether anything is different afterwards.
+    pub(super) fn put<const N: usize>(
+        &mut self,
+        secrets: [(SecretName, Secret); N],
+        now: OffsetDateTime,
+    ) -> bool {
+        let mut changed = false;
+        for (name, secret) in secrets {
+            if self.secrets.get(&name).map(|held| &held.version) != Some(&secret.version) {
+                self.secrets.insert(name, Arc::new(secret));
+                changed = true;
+            }
+        }
+        if changed {
+            self.changes += 1;
+            self.changed_at = now;
+        }
+        changed
+    }
+}
+
+impl Secret {
+    pub(crate) fn new(contents: Contents) -> Self {
+        Self {
+            version: contents.version(),
+            contents,
+        }
+    }
+
+    /// What it holds.
+    pub(crate) fn contents(&self) -> &Contents {
+        &self.contents
+    }
+
+    /// Which contents these are.
+    pub(crate) fn version(&self) -> &Version {
+        &self.version
+    }
+
+    /// When it ends, if it does.
+    pub(crate) fn not_after(&self) -> Option<OffsetDateTime> {
+        match &self.contents {
+            Contents::KeyPair { not_after, .. } => Some(*not_after),
+            Contents::Roots { .. } => None,
+        }
+    }
+}
+
+impl Contents {
+    /// Made of what is public: a certificate belongs to one key only.
+    fn version(&self) -> Version {
+        let public = match self {
+            Self::KeyPair { chain, .. } => chain,
+            Self::Roots { roots } => roots,
+        };
+        let hash = digest(&SHA256, public.as_bytes());
+        let half = hash.as_ref().iter().take(16);
+        let text: String = half.map(|byte| format!("{byte:02x}")).collect();
+        Version(text.into())
+    }
+}
+
+impl From<&str> for Version {
+    fn from(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Secret")
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    const NOON: OffsetDateTime = datetime!(2026-11-21 12:00 UTC);
+
+    fn roots(text: &str) -> Secret {
+        let roots = text.to_owned();
+        Secret::new(Contents::Roots { roots })
+    }
+
+    fn pair(chain: &str) -> Secret {
+        Secret::new(Contents::KeyPair {
+            chain: chain.to_owned(),
+            key: Zeroizing::new("KEY".to_owned()),
+            not_after: NOON,
+        })
+    }
+
+    #[test]
+    fn equal_contents_are_no_change() {
+        let mut shelf = Shelf::new();
+        assert!(shelf.put([(SecretName::Roots, roots("A"))], NOON));
+        assert!(!shelf.put([(SecretName::Roots, roots("A"))], NOON));
+        assert!(shelf.label().ends_with("/1"));
+        assert!(shelf.put([(SecretName::Roots, roots("B"))], NOON));
+        assert_eq!(shelf.label(), "2026-11-21T12:00:00Z/2");
+    }
+
+    #[test]
+    fn an_expired_pair_is_not_served_and_its_roots_still_are() {
+        let mut shelf = Shelf::new();
+        shelf.put(
+            [
+                (SecretName::Roots, roots("A")),
+                (SecretName::KeyPair, pair("C")),
+            ],
+            NOON,
+        );
+        let second = time::Duration::SECOND;
+        let held = |name, now| shelf.valid_at(&name, now).is_some();
+        assert!(held(SecretName::KeyPair, NOON - second));
+        assert!(!held(SecretName::KeyPair, NOON));
+        assert!(held(SecretName::Roots, NOON));
+    }
+
+    #[test]
+    fn debug_shows_no_key() {
+        assert!(!format!("{:?}", pair("C")).contains("KEY"));
+    }
+}
