@@ -1,6 +1,7 @@
 //! The public keys of a token issuer, and which signatures each of them may make.
 
 use std::fmt;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -29,8 +30,10 @@ use pki_types::{AlgorithmIdentifier, alg_id};
 /// assert!(IssuerKeys::parse(b"{}").is_err());
 /// # Ok::<(), ca_auth::IssuerKeysError>(())
 /// ```
+///
+/// Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct IssuerKeys(Vec<IssuerKey>);
+pub struct IssuerKeys(Arc<[IssuerKey]>);
 
 impl IssuerKeys {
     /// Reads the content of a file: a JWK Set (RFC 7517), or PEM with one or more `PUBLIC KEY` blocks.
@@ -51,7 +54,7 @@ impl IssuerKeys {
 
     /// The keys of an issuer that is part of this process.
     pub(crate) fn of_one(id: String, key: PublicKey) -> Self {
-        Self(vec![IssuerKey::new(Some(id), key, None)])
+        Self([IssuerKey::new(Some(id), key, None)].into())
     }
 
     fn from_jwk_set(content: &[u8]) -> Result<Self, IssuerKeysError> {
@@ -72,7 +75,7 @@ impl IssuerKeys {
             let reasons = passed_over.join("; ");
             return Err(IssuerKeysError::NoneUsable { reasons });
         }
-        Ok(Self(keys))
+        Ok(Self(keys.into()))
     }
 
     fn from_pem(content: &[u8]) -> Result<Self, IssuerKeysError> {
@@ -92,6 +95,11 @@ impl IssuerKeys {
             }),
         };
         blocks.iter().map(read).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Whether these are the very keys that were read at one moment, and not others that may be equal.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// How many keys there are.

@@ -1,5 +1,7 @@
 //! Callers that show a signed token of a known issuer, such as a Kubernetes service account token.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ca_core::{BoxFuture, IdentityError, TrustDomain};
@@ -12,21 +14,27 @@ use crate::authenticator::{Authenticator, AuthnError};
 use crate::caller::{Caller, Identities, Pod, ServiceAccount, Source, SubjectError};
 use crate::evidence::Evidence;
 use crate::issuer_keys::IssuerKeys;
+use crate::key_source::{KeySource, KeysUnavailable};
 
-/// Accepts JSON Web Tokens (RFC 7519) in the compact form, signed by one of the given keys.
+/// Accepts JSON Web Tokens (RFC 7519) in the compact form, signed by one issuer.
 ///
+/// - `iss` must be the issuer, if one was set. It is looked at first, so that a token of one issuer never
+///   makes us ask another one for its keys.
 /// - `aud` must hold one of our audiences, as text or in a list.
-/// - `exp` must be there and in the future, to the second: Istio gives no grace either.
+/// - `exp` must be there and in the future, to the second: Istio gives no grace either. See
+///   [`with_clock_skew`](Self::with_clock_skew).
 /// - `nbf` may be at most [`NOT_BEFORE_LEEWAY`](Self::NOT_BEFORE_LEEWAY) in the future.
-/// - `iss` must be the issuer, if one was set.
 /// - `sub` must be exactly `system:serviceaccount:<namespace>:<service account>`. Where the claims of
 ///   Kubernetes are there as well, they must agree with it.
+///
+/// A token whose key is not known makes us look for newer keys once, and then is judged again.
 #[derive(Clone, Debug)]
 pub struct JwtAuthenticator {
     trust_domain: TrustDomain,
-    keys: IssuerKeys,
+    keys: Arc<dyn KeySource>,
     audiences: Audiences,
     issuer: Option<String>,
+    clock_skew: Duration,
 }
 
 impl JwtAuthenticator {
@@ -34,17 +42,26 @@ impl JwtAuthenticator {
     /// token that is over is over.
     pub const NOT_BEFORE_LEEWAY: Duration = Duration::minutes(1);
 
+    /// No clock is allowed to be further off than this: it is how long a stolen token that is over would
+    /// still be good.
+    pub const MAX_CLOCK_SKEW: Duration = Duration::minutes(5);
+
     /// Longer tokens are refused unread. Those of Kubernetes have about 1 KiB.
     pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
     /// Accepts tokens that one of `keys` signed for one of `audiences`, and names their service
     /// accounts in `trust_domain`.
-    pub fn new(trust_domain: TrustDomain, keys: IssuerKeys, audiences: Audiences) -> Self {
+    pub fn new(
+        trust_domain: TrustDomain,
+        keys: impl KeySource + 'static,
+        audiences: Audiences,
+    ) -> Self {
         Self {
             trust_domain,
-            keys,
+            keys: Arc::new(keys),
             audiences,
             issuer: None,
+            clock_skew: Duration::ZERO,
         }
     }
 
@@ -55,27 +72,44 @@ impl JwtAuthenticator {
         self
     }
 
-    fn judge(&self, token: &str, now: OffsetDateTime) -> Result<Caller, TokenError> {
-        if token.len() > Self::MAX_TOKEN_BYTES {
-            return Err(TokenError::TooLong);
-        }
-        // Nothing in the claims is looked at before the signature holds.
-        let claims: Claims = self.verified_claims(token)?;
+    /// Allows for a clock of the issuer that differs from ours, in both directions: `exp` and `nbf` are
+    /// judged this much in favour of the token. At most [`MAX_CLOCK_SKEW`](Self::MAX_CLOCK_SKEW).
+    #[must_use]
+    pub fn with_clock_skew(mut self, skew: std::time::Duration) -> Self {
+        let skew = Duration::try_from(skew).unwrap_or(Self::MAX_CLOCK_SKEW);
+        self.clock_skew = skew.min(Self::MAX_CLOCK_SKEW);
+        self
+    }
 
-        let expires = instant(claims.exp);
-        if expires <= now {
-            return Err(TokenError::Expired { at: expires });
-        }
-        match claims.nbf.map(instant) {
-            Some(from) if from - now > Self::NOT_BEFORE_LEEWAY => {
-                return Err(TokenError::NotYetValid { from });
-            }
-            _ => {}
-        }
-        if self.issuer.is_some() && self.issuer != claims.iss {
+    async fn judge(&self, token: &str, now: OffsetDateTime) -> Result<Caller, TokenError> {
+        let token = SignedToken::read(token)?;
+        if self.issuer.is_some() && self.issuer != token.claims.iss {
             return Err(TokenError::Issuer {
-                found: claims.iss.map(excerpt),
+                found: token.claims.iss.map(excerpt),
             });
+        }
+        let keys = self.keys.current().await?;
+        if let Err(error) = token.verify(&keys) {
+            if !token.may_be_by_newer_keys(&error) {
+                return Err(error);
+            }
+            let newer = self.keys.newer(&keys).await?.ok_or(error)?;
+            token.verify(&newer)?;
+        }
+        self.accept(token.claims, now)
+    }
+
+    /// Judges claims that the issuer has made.
+    fn accept(&self, claims: Claims, now: OffsetDateTime) -> Result<Caller, TokenError> {
+        let exp = instant(claims.exp);
+        let expires = exp.saturating_add(self.clock_skew);
+        if expires <= now {
+            return Err(TokenError::Expired { at: exp });
+        }
+        let leeway = Self::NOT_BEFORE_LEEWAY.max(self.clock_skew);
+        match claims.nbf.map(instant) {
+            Some(from) if from - now > leeway => return Err(TokenError::NotYetValid { from }),
+            _ => {}
         }
         if !claims.aud.has_one_of(&self.audiences) {
             return Err(TokenError::Audience {
@@ -96,8 +130,23 @@ impl JwtAuthenticator {
         caller.service_account = Some(account);
         Ok(caller)
     }
+}
 
-    fn verified_claims(&self, token: &str) -> Result<Claims, TokenError> {
+/// A token that has been read and not been verified: **its claims are what anybody may have written**.
+struct SignedToken<'a> {
+    /// What the signature is over.
+    message: &'a [u8],
+    signature: Vec<u8>,
+    header: Header,
+    algorithm: Algorithm,
+    claims: Claims,
+}
+
+impl<'a> SignedToken<'a> {
+    fn read(token: &'a str) -> Result<Self, TokenError> {
+        if token.len() > JwtAuthenticator::MAX_TOKEN_BYTES {
+            return Err(TokenError::TooLong);
+        }
         let mut parts = token.split('.');
         let (Some(header), Some(claims), Some(signature), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
@@ -112,27 +161,43 @@ impl JwtAuthenticator {
             // RFC 7515, 4.1.11: who does not know an extension that is critical must refuse.
             return Err(TokenError::CriticalExtension);
         }
-        let refused = || TokenError::Algorithm {
-            found: excerpt(&header.alg),
-        };
-        let algorithm: Algorithm = header.alg.parse().map_err(|_| refused())?;
+        let algorithm = header.alg.parse().map_err(|_| header.refused_algorithm())?;
+        Ok(Self {
+            message,
+            signature,
+            algorithm,
+            claims: read("claims", claims)?,
+            header,
+        })
+    }
 
-        let candidates: Vec<_> = self.keys.candidates(header.kid.as_deref()).collect();
+    fn verify(&self, keys: &IssuerKeys) -> Result<(), TokenError> {
+        let candidates: Vec<_> = keys.candidates(self.header.kid.as_deref()).collect();
         if candidates.is_empty() {
             return Err(TokenError::UnknownKey {
-                id: header.kid.map(excerpt).unwrap_or_default(),
+                id: self.header.kid.as_ref().map(excerpt).unwrap_or_default(),
             });
         }
-        if !candidates.iter().any(|key| key.fits(algorithm)) {
-            return Err(refused());
+        if !candidates.iter().any(|key| key.fits(self.algorithm)) {
+            return Err(self.header.refused_algorithm());
         }
         if !candidates
             .iter()
-            .any(|key| key.verifies(algorithm, message, &signature))
+            .any(|key| key.verifies(self.algorithm, self.message, &self.signature))
         {
             return Err(TokenError::Signature);
         }
-        read("claims", claims)
+        Ok(())
+    }
+
+    /// Whether the issuer may have made the token with a key that we have not seen yet. Without an ID
+    /// in its header, that is all that a signature which does not verify tells.
+    fn may_be_by_newer_keys(&self, error: &TokenError) -> bool {
+        match error {
+            TokenError::UnknownKey { .. } => true,
+            TokenError::Signature | TokenError::Algorithm { .. } => self.header.kid.is_none(),
+            _ => false,
+        }
     }
 }
 
@@ -146,13 +211,16 @@ impl Authenticator for JwtAuthenticator {
         evidence: &'a Evidence,
         now: OffsetDateTime,
     ) -> BoxFuture<'a, Result<Caller, AuthnError>> {
-        let verdict = match evidence.bearer_token() {
-            None => Err(AuthnError::NotPresented),
-            Some(token) => self
-                .judge(token.secret(), now)
-                .map_err(|error| AuthnError::Rejected(error.into())),
-        };
-        Box::pin(std::future::ready(verdict))
+        Box::pin(async move {
+            let token = evidence.bearer_token().ok_or(AuthnError::NotPresented)?;
+            self.judge(token.secret(), now).await.map_err(|error| {
+                if let TokenError::Keys(cause) = error {
+                    AuthnError::CouldNotAsk(cause.into())
+                } else {
+                    AuthnError::Rejected(error.into())
+                }
+            })
+        })
     }
 }
 
@@ -209,6 +277,9 @@ pub enum TokenError {
         /// What the header says.
         id: String,
     },
+    /// The keys of the issuer cannot be had. The only reason for which the same token may be good later.
+    #[error(transparent)]
+    Keys(#[from] KeysUnavailable),
     /// No key of the issuer made the signature.
     #[error("the signature does not verify")]
     Signature,
@@ -252,6 +323,14 @@ struct Header {
     alg: String,
     kid: Option<String>,
     crit: Option<serde::de::IgnoredAny>,
+}
+
+impl Header {
+    fn refused_algorithm(&self) -> TokenError {
+        TokenError::Algorithm {
+            found: excerpt(&self.alg),
+        }
+    }
 }
 
 /// Members that are given twice are an error: two readers could choose differently.

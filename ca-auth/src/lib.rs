@@ -48,15 +48,29 @@ mod authorizer;
 mod caller;
 mod client_certificate;
 mod evidence;
+#[cfg(feature = "http")]
+mod https;
 mod issuer_keys;
 mod jwt;
+#[cfg(feature = "http")]
+mod key_place;
+mod key_source;
 mod local_issuer;
+#[cfg(feature = "http")]
+mod remote_keys;
 
 pub use authenticator::{Authenticator, Authenticators, AuthnError, Plaintext, Reason, Refusal};
 pub use authorizer::{Authorizer, AuthzError, Grant};
 pub use caller::{Caller, Identities, Pod, ServiceAccount, Source, SubjectError};
 pub use client_certificate::ClientCertificateAuthenticator;
 pub use evidence::{BearerToken, Evidence, Transport};
+#[cfg(feature = "http")]
+pub use https::{DocumentUrl, FetchError, HttpsClient, HttpsClientError, UrlError};
 pub use issuer_keys::{IssuerKeys, IssuerKeysError};
 pub use jwt::{Audiences, JwtAuthenticator, TokenError};
+#[cfg(feature = "http")]
+pub use key_place::{KeyPlace, KeyPlaceError};
+pub use key_source::{KeySource, KeysUnavailable};
 pub use local_issuer::{LocalIssuer, LocalIssuerError};
+#[cfg(feature = "http")]
+pub use remote_keys::{KeySchedule, KeyStatus, RemoteKeys};

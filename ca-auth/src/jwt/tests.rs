@@ -1,3 +1,6 @@
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
 use jsonwebtoken::EncodingKey;
 use jsonwebtoken::crypto::aws_lc;
 use proptest::prelude::*;
@@ -9,6 +12,17 @@ use crate::local_issuer::LocalIssuer;
 use ca_core::{KeyKind, PrivateKey, SigningKey as _};
 
 const NOW: i64 = 1_800_000_000;
+
+impl JwtAuthenticator {
+    /// With keys that are at hand nobody waits.
+    fn judge_now(&self, token: &str, now: OffsetDateTime) -> Result<Caller, TokenError> {
+        let verdict = pin!(self.judge(token, now));
+        match verdict.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(verdict) => verdict,
+            Poll::Pending => panic!("a token is judged without waiting"),
+        }
+    }
+}
 
 fn at(seconds: i64) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(seconds).unwrap()
@@ -80,7 +94,7 @@ impl Issuer {
     }
 
     fn judge(&self, token: &str) -> Result<Caller, TokenError> {
-        self.authenticator().judge(token, at(NOW))
+        self.authenticator().judge_now(token, at(NOW))
     }
 }
 
@@ -282,10 +296,10 @@ fn a_key_that_is_meant_for_one_algorithm_verifies_no_other() {
     let keys = IssuerKeys::parse(set.to_string().as_bytes()).unwrap();
     assert_eq!(keys.len(), 2);
     let jwt = JwtAuthenticator {
-        keys,
+        keys: Arc::new(keys),
         ..open.authenticator()
     };
-    let judge = |issuer: &Issuer| jwt.judge(&issuer.signed(&claims(json!({}))), at(NOW));
+    let judge = |issuer: &Issuer| jwt.judge_now(&issuer.signed(&claims(json!({}))), at(NOW));
     assert!(judge(&open).is_ok());
     assert_eq!(judge(&narrowed), Err(TokenError::Signature));
     let narrowed = Issuer {
@@ -321,11 +335,11 @@ fn a_key_id_narrows_the_keys_and_an_unknown_one_is_refused() {
     let hour = std::time::Duration::from_secs(3600);
     let token = issuer.issue(&account, "istio-ca", hour, at(NOW)).unwrap();
     let jwt = |keys| JwtAuthenticator::new("td".parse().unwrap(), keys, Audiences::default());
-    assert!(jwt(issuer.keys()).judge(&token, at(NOW)).is_ok());
+    assert!(jwt(issuer.keys()).judge_now(&token, at(NOW)).is_ok());
 
     let other = LocalIssuer::generate().unwrap();
     assert_eq!(
-        jwt(other.keys()).judge(&token, at(NOW)),
+        jwt(other.keys()).judge_now(&token, at(NOW)),
         Err(TokenError::UnknownKey {
             id: issuer.keys().fingerprints().next().unwrap()
         })
@@ -339,7 +353,7 @@ fn a_key_id_narrows_the_keys_and_an_unknown_one_is_refused() {
     );
     let good = claims(json!({})).to_string();
     let anonymous = sign(&key, Algorithm::ES256, r#"{"alg":"ES256"}"#, &good);
-    assert!(jwt(issuer.keys()).judge(&anonymous, at(NOW)).is_ok());
+    assert!(jwt(issuer.keys()).judge_now(&anonymous, at(NOW)).is_ok());
     let unnamed = Issuer::new(KeyKind::EcdsaP256);
     let token = unnamed.signed_as(
         &json!({ "alg": "ES256", "kid": "whatever" }),
@@ -530,7 +544,7 @@ fn one_audience_of_ours_is_enough_and_needed() {
         (json!("istio-ca,mesh"), false),
         (json!(["kubernetes"]), false),
     ] {
-        let verdict = jwt.judge(&issuer.signed(&claims(json!({ "aud": aud }))), at(NOW));
+        let verdict = jwt.judge_now(&issuer.signed(&claims(json!({ "aud": aud }))), at(NOW));
         match verdict {
             Ok(_) => assert!(good, "{aud} was accepted"),
             Err(TokenError::Audience { .. }) => assert!(!good, "{aud} was refused"),
@@ -544,7 +558,7 @@ fn one_audience_of_ours_is_enough_and_needed() {
         json!([["istio-ca"]]),
         json!(["istio-ca", null]),
     ] {
-        let verdict = jwt.judge(&issuer.signed(&claims(json!({ "aud": wrong }))), at(NOW));
+        let verdict = jwt.judge_now(&issuer.signed(&claims(json!({ "aud": wrong }))), at(NOW));
         assert!(matches!(verdict, Err(TokenError::Json { .. })), "{wrong}");
     }
     assert_eq!(Audiences::new(Vec::new()), None);
@@ -563,7 +577,7 @@ fn the_issuer_must_be_exact_when_one_is_set() {
         (json!(null), false),
     ] {
         let token = issuer.signed(&claims(json!({ "iss": iss })));
-        let verdict = jwt.judge(&token, at(NOW));
+        let verdict = jwt.judge_now(&token, at(NOW));
         assert_eq!(verdict.is_ok(), good, "{iss}: {verdict:?}");
         assert!(issuer.judge(&token).is_ok(), "{iss} without a set issuer");
     }
@@ -740,7 +754,7 @@ proptest! {
     ) {
         let issuer = fixed();
         let changes = json!({ "exp": exp, "nbf": nbf, "sub": sub, "aud": aud });
-        let verdict = issuer.authenticator().judge(&issuer.signed(&claims(changes)), at(now));
+        let verdict = issuer.authenticator().judge_now(&issuer.signed(&claims(changes)), at(now));
         if let Ok(caller) = verdict {
             prop_assert!(caller.expires > at(now));
         }
@@ -751,4 +765,122 @@ proptest! {
 fn fixed() -> &'static Issuer {
     static ISSUER: std::sync::OnceLock<Issuer> = std::sync::OnceLock::new();
     ISSUER.get_or_init(|| Issuer::new(KeyKind::EcdsaP256))
+}
+
+/// A place of keys that counts what it is asked.
+#[derive(Clone, Debug)]
+struct Place {
+    keys: Result<IssuerKeys, KeysUnavailable>,
+    newer: Result<Option<IssuerKeys>, KeysUnavailable>,
+    asked: Arc<std::sync::atomic::AtomicUsize>,
+}
+
+impl KeySource for Place {
+    fn current(&self) -> BoxFuture<'_, Result<IssuerKeys, KeysUnavailable>> {
+        Box::pin(std::future::ready(self.keys.clone()))
+    }
+
+    fn newer<'a>(
+        &'a self,
+        _than: &'a IssuerKeys,
+    ) -> BoxFuture<'a, Result<Option<IssuerKeys>, KeysUnavailable>> {
+        self.asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        Box::pin(std::future::ready(self.newer.clone()))
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_key_is_looked_for_once_and_who_cannot_be_asked_is_told_from_a_bad_token() {
+    let (old, new) = (
+        LocalIssuer::generate().unwrap(),
+        LocalIssuer::generate().unwrap(),
+    );
+    let token = |issuer: &LocalIssuer| {
+        let account = ServiceAccount::new("shop", "cart").unwrap();
+        let hour = std::time::Duration::from_secs(3600);
+        issuer.issue(&account, "istio-ca", hour, at(NOW)).unwrap()
+    };
+    let down = KeysUnavailable::new("no answer within 5s");
+    let place = |newer: Result<Option<IssuerKeys>, KeysUnavailable>| Place {
+        keys: Ok(old.keys()),
+        newer,
+        asked: Arc::default(),
+    };
+    let judge = async |place: &Place, token: &str| {
+        let mesh = "cluster.local".parse().unwrap();
+        let jwt = JwtAuthenticator::new(mesh, place.clone(), Audiences::default())
+            .with_issuer(LocalIssuer::NAME);
+        let evidence = Evidence::new(Transport::Tls { client_chain: None })
+            .with_authorization(&format!("Bearer {token}"));
+        let verdict = jwt.authenticate(&evidence, at(NOW)).await;
+        let asked = place.asked.load(std::sync::atomic::Ordering::SeqCst);
+        (verdict, asked)
+    };
+    type Expected = fn(&Result<Caller, AuthnError>) -> bool;
+    let good: Expected = |verdict| verdict.is_ok();
+    let bad: Expected = |verdict| matches!(verdict, Err(AuthnError::Rejected(_)));
+    let later: Expected = |verdict| matches!(verdict, Err(AuthnError::CouldNotAsk(_)));
+    for (place, issuer, expected, asked) in [
+        (place(Ok(Some(new.keys()))), &old, good, 0),
+        (place(Ok(Some(new.keys()))), &new, good, 1),
+        (place(Ok(Some(old.keys()))), &new, bad, 1),
+        (place(Ok(None)), &new, bad, 1),
+        (place(Err(down.clone())), &new, later, 1),
+        // Known keys are enough for tokens that they verify.
+        (place(Err(down.clone())), &old, good, 0),
+        (
+            Place {
+                keys: Err(down.clone()),
+                ..place(Ok(None))
+            },
+            &old,
+            later,
+            0,
+        ),
+    ] {
+        let (verdict, found) = judge(&place, &token(issuer)).await;
+        assert!(expected(&verdict), "{place:?}: {verdict:?}");
+        assert_eq!(found, asked, "{place:?}");
+    }
+
+    // A forged signature by a key that is known is no reason to ask, nor is a token of another issuer.
+    let place = place(Ok(None));
+    let real = token(&old);
+    let forged = format!("{}.{}", real.rsplit_once('.').unwrap().0, "A".repeat(86));
+    let (verdict, asked) = judge(&place, &forged).await;
+    assert!(bad(&verdict) && asked == 0, "{verdict:?}");
+    let other = Issuer::new(KeyKind::EcdsaP256);
+    let (verdict, asked) = judge(&place, &other.signed(&claims(json!({})))).await;
+    assert!(bad(&verdict) && asked == 0, "{verdict:?}");
+    // Without an ID in the header, a new key cannot be told from a forgery: once is asked.
+    let nameless = other.signed(&claims(json!({ "iss": LocalIssuer::NAME })));
+    let place = Place {
+        keys: Ok(Issuer::new(KeyKind::EcdsaP256).keys),
+        newer: Ok(Some(other.keys.clone())),
+        ..place
+    };
+    let (verdict, asked) = judge(&place, &nameless).await;
+    assert!(good(&verdict) && asked == 1, "{verdict:?}");
+}
+
+#[test]
+fn a_clock_that_differs_is_allowed_for_in_both_directions_and_within_bounds() {
+    let issuer = Issuer::new(KeyKind::EcdsaP256);
+    let with = |seconds| {
+        let skew = std::time::Duration::from_secs(seconds);
+        issuer.authenticator().with_clock_skew(skew)
+    };
+    let judge = |jwt: &JwtAuthenticator, changes: Value| {
+        jwt.judge_now(&issuer.signed(&claims(changes)), at(NOW))
+    };
+    let caller = judge(&with(120), json!({ "exp": NOW - 119 })).unwrap();
+    assert_eq!(caller.expires, at(NOW + 1));
+    assert!(judge(&with(120), json!({ "exp": NOW - 120 })).is_err());
+    assert!(judge(&with(120), json!({ "nbf": NOW + 120 })).is_ok());
+    assert!(judge(&with(120), json!({ "nbf": NOW + 121 })).is_err());
+    // What was allowed without it still is.
+    assert!(judge(&with(1), json!({ "nbf": NOW + 60 })).is_ok());
+    // A day is a mistake, not a skew.
+    assert!(judge(&with(86_400), json!({ "exp": NOW - 299 })).is_ok());
+    assert!(judge(&with(86_400), json!({ "exp": NOW - 300 })).is_err());
 }
