@@ -11,7 +11,7 @@ use crate::certificate::{CaRights, Certificate, CertificateChain, ChainError};
 use crate::key::{KeyError, SigningKey};
 use crate::revocation::RevocationLists;
 use crate::template::{self, IssuerTemplate, Subject, Validity};
-use crate::trust::TrustBundle;
+use crate::trust::{TrustBroken, TrustBundle};
 
 mod pem;
 
@@ -225,10 +225,7 @@ impl BundleStore {
     /// # Errors
     /// When the roots are others; the current bundle stays.
     pub fn succeed(&self, bundle: KeyCertBundle) -> Result<(), TrustBroken> {
-        let (old, new) = (self.current(), bundle.roots());
-        if !new.contains_all(old.roots()) && !old.roots().contains_all(new) {
-            return Err(TrustBroken);
-        }
+        self.current().roots().check_successor(bundle.roots())?;
         self.replace(bundle);
         Ok(())
     }
@@ -248,13 +245,6 @@ impl BundleStore {
         }
     }
 }
-
-/// The roots were to be exchanged in one step, with which certificates in use would lead nowhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the new roots neither contain the old ones nor are some of them: trust both for a while, then drop the old"
-)]
-pub struct TrustBroken;
 
 /// A reader that wants to know of each new bundle. Works with any async runtime.
 #[derive(Debug)]

@@ -51,7 +51,7 @@ pub use authority::{BoxFuture, CertificateAuthority, IssuedChain, SignError, Sig
 pub use backoff::Backoff;
 pub use bundle::{
     BundleError, BundlePem, BundlePemError, BundleStore, CaLayout, IncompleteCa, KeyCertBundle,
-    Part, Subscription, TrustBroken,
+    Part, Subscription,
 };
 pub use certificate::{Certificate, CertificateChain, CertificateError, ChainError};
 pub use csr::{
@@ -73,7 +73,7 @@ pub use state::{AuthorityState, StateFileError};
 #[cfg(feature = "store")]
 pub use store::DirectoryStore;
 pub use store::{AuthorityStore, Revision, StoreError, Stored};
-pub use trust::{TrustBundle, TrustError};
+pub use trust::{TrustBroken, TrustBundle, TrustError};
 pub use ttl::{OverMax, TtlError, TtlPolicy};
 
 /// The example of the README is compiled and run with the tests.

@@ -59,6 +59,11 @@ impl TestCa {
         self.bundles().current().roots().clone()
     }
 
+    /// The roots to trust, as PEM.
+    pub fn root_pem(&self) -> String {
+        self.roots().to_pem().to_owned()
+    }
+
     /// The cell it signs from.
     pub fn bundles(&self) -> BundleStore {
         self.authority.bundles().clone()

@@ -84,6 +84,19 @@ impl TrustBundle {
         other.0.roots.iter().all(|root| self.contains(root))
     }
 
+    /// Whether `new` may take the place of these roots in one step, without cutting anybody off: it still contains all of
+    /// them, or is some of them.
+    ///
+    /// # Errors
+    /// When a root would go while another comes.
+    pub fn check_successor(&self, new: &Self) -> Result<(), TrustBroken> {
+        if new.contains_all(self) || self.contains_all(new) {
+            Ok(())
+        } else {
+            Err(TrustBroken)
+        }
+    }
+
     /// When the last of the roots expires.
     pub fn not_after(&self) -> OffsetDateTime {
         self.0
@@ -138,6 +151,13 @@ pub enum TrustError {
     #[error(transparent)]
     Certificate(#[from] CertificateError),
 }
+
+/// The roots were to be exchanged in one step, with which certificates in use would lead nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the new roots neither contain the old ones nor are some of them: trust both for a while, then drop the old"
+)]
+pub struct TrustBroken;
 
 #[cfg(test)]
 mod tests {

@@ -9,7 +9,8 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use ca_core::BundleStore;
+use ca_core::files::FollowedFiles;
+use ca_core::{BundleStore, KeyCertBundle};
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
 
@@ -20,6 +21,8 @@ use crate::metrics::Metrics;
 pub(crate) struct Admin {
     pub(crate) bundles: BundleStore,
     pub(crate) metrics: Arc<Metrics>,
+    /// Where the CA's key is plugged in.
+    pub(crate) files: Option<FollowedFiles<KeyCertBundle>>,
 }
 
 impl Admin {
@@ -62,7 +65,21 @@ async fn ready(State(admin): State<Admin>) -> (StatusCode, String) {
         );
         return (StatusCode::SERVICE_UNAVAILABLE, text);
     }
-    (StatusCode::OK, "ready\n".into())
+    // What is in use is good; that its successor is not is worth a line here, but no reason to be taken out of service.
+    let status = admin.files.map(|files| files.status());
+    let refusal = status
+        .filter(|status| status.is_refused)
+        .and_then(|status| status.last_refusal.clone());
+    match refusal {
+        Some(refusal) => {
+            let text = format!(
+                "ready; the CA's files as they are now are not taken: {}\n",
+                refusal.error
+            );
+            (StatusCode::OK, text)
+        }
+        None => (StatusCode::OK, "ready\n".into()),
+    }
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {

@@ -11,21 +11,30 @@ use ca_auth::{
     Authenticator, Authenticators, Authorizer, ClientCertificateAuthenticator, JwtAuthenticator,
     LocalIssuer,
 };
-use ca_core::{BundleStore, DirectoryStore, LocalAuthority, RootParams, StoreError, TrustDomain};
+use ca_core::crypto::AWS_LC_RS;
+use ca_core::files::FollowedFiles;
+use ca_core::{
+    BundleError, BundleStore, DirectoryStore, KeyCertBundle, LocalAuthority, RootParams,
+    StoreError, TrustDomain,
+};
 use ca_proto::istio::v1::auth::istio_certificate_service_server::IstioCertificateServiceServer;
 use time::OffsetDateTime;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tonic::transport::Server;
 
 use crate::admin::Admin;
 use crate::announce::Announcement;
 use crate::authority::local::OffloadingAuthority;
+use crate::authority::plugged::{self, PluggedError};
+use crate::authority::rotator::{Rotator, RotatorHandle};
 use crate::authority::self_signed::{self, Origin, SelfSignedError};
 use crate::cli::token::{self, TokenKeyError};
 use crate::config::{Config, Tokens};
+use crate::control;
 use crate::metrics::Metrics;
-use crate::private_file::{self, Readers};
+use crate::roots_file;
 use crate::service::Service;
 use crate::serving::{self, CurrentTls, ServingError, ServingPlan};
 
@@ -37,14 +46,24 @@ pub struct App {
     tls: CurrentTls,
     renewal: (ServingPlan, OffsetDateTime),
     service: Service,
+    admin_pages: Admin,
     bundles: BundleStore,
+    kind: CaKind,
+    control: UnixListener,
     trust_domain: TrustDomain,
     data_dir: PathBuf,
     root_file: PathBuf,
     local_tokens: bool,
     shutdown: Duration,
-    /// Held for its lock: nobody else may write there while we run.
-    _store: DirectoryStore,
+}
+
+/// What changes the bundle while the server runs.
+#[derive(Debug)]
+enum CaKind {
+    /// A root of our own, and the task that rotates it.
+    SelfSigned(Box<Rotator>, RotatorHandle),
+    /// Files that an operator replaces. The store is held for its lock: the folder is ours.
+    Plugged(FollowedFiles<KeyCertBundle>, DirectoryStore),
 }
 
 impl App {
@@ -60,23 +79,39 @@ impl App {
         let serving = bind(config.listen).await?;
         let admin = bind(config.admin_listen).await?;
 
-        let store = DirectoryStore::open(&config.data_dir)?;
-        let root_params = RootParams::new(config.trust_domain.as_str(), config.root_lifetime);
-        let (bundle, origin) = self_signed::load_or_create(&store, &root_params, now).await?;
-        if origin == Origin::Created {
-            tracing::info!(folder = %config.data_dir.display(), "new root created");
-        }
+        let store = DirectoryStore::open_with(&config.data_dir, &AWS_LC_RS)?;
+        let control = control::bind(&config.data_dir).map_err(|cause| AppError::Control {
+            path: control::path(&config.data_dir),
+            cause,
+        })?;
+        let (kind, bundles) = match plugged::follow(&config.root_ca_dir)? {
+            Some(files) => {
+                tracing::info!(folder = %config.root_ca_dir.display(), "the CA's key is plugged in");
+                let bundles = BundleStore::new((*files.current()).clone());
+                (CaKind::Plugged(files, store), bundles)
+            }
+            None => {
+                let params = RootParams::new(config.trust_domain.as_str(), config.root_lifetime);
+                let (stored, origin) = self_signed::load_or_create(&store, &params, now).await?;
+                if origin == Origin::Created {
+                    tracing::info!(folder = %config.data_dir.display(), "new root created");
+                }
+                let bundles = BundleStore::new(stored.state.bundle(now)?);
+                let (rotator, handle) = Rotator::new(
+                    Box::new(store),
+                    stored,
+                    bundles.clone(),
+                    params,
+                    config.rotation,
+                );
+                (CaKind::SelfSigned(Box::new(rotator), handle), bundles)
+            }
+        };
         let root_file = config.data_dir.join("root-cert.pem");
-        private_file::write(
-            &root_file,
-            bundle.roots().to_pem().as_bytes(),
-            Readers::Everybody,
-        )
-        .map_err(|cause| AppError::RootFile {
+        roots_file::write(&root_file, &bundles.current()).map_err(|cause| AppError::RootFile {
             path: root_file.clone(),
             cause,
         })?;
-        let bundles = BundleStore::new(bundle);
         let authority = LocalAuthority::new(bundles.clone());
 
         let local_tokens = matches!(config.tokens, Tokens::Local);
@@ -108,12 +143,17 @@ impl App {
             names: config.serving_names,
         };
         let (tls, renew_at) = serving::start(&plan, now)?;
+        let files = match &kind {
+            CaKind::Plugged(files, _) => Some(files.clone()),
+            CaKind::SelfSigned(..) => None,
+        };
+        let metrics = Metrics::new(bundles.clone(), files.clone());
         let service = Service {
             authenticators: Authenticators::new(authenticators),
             authorizer: Authorizer::own_names(),
             ttl: config.ttl,
             authority: Arc::new(OffloadingAuthority::new(authority)),
-            metrics: Metrics::new(bundles.clone()),
+            metrics: Arc::clone(&metrics),
         };
         Ok(Self {
             serving,
@@ -121,13 +161,19 @@ impl App {
             tls,
             renewal: (plan, renew_at),
             service,
+            admin_pages: Admin {
+                bundles: bundles.clone(),
+                metrics,
+                files,
+            },
             bundles,
+            kind,
+            control,
             trust_domain: config.trust_domain,
             data_dir: config.data_dir,
             root_file,
             local_tokens,
             shutdown: config.shutdown,
-            _store: store,
         })
     }
 
@@ -175,16 +221,37 @@ impl App {
             // An error means that the sender is gone, which ends us as well.
             let _ = receiver.wait_for(|ended| *ended).await;
         };
-        let admin = Admin {
-            bundles: self.bundles,
-            metrics: Arc::clone(&self.service.metrics),
-        };
-        let mut admin = tokio::spawn(admin.serve(self.admin, drained(draining.subscribe())));
-        let mut renewal = tokio::spawn(serving::keep_renewed(
-            self.renewal.0,
-            self.tls.clone(),
-            self.renewal.1,
+        // What runs for as long as the server, and whose end is therefore a defect.
+        let mut background = JoinSet::new();
+        background.spawn(named("renewal of the serving certificate", {
+            serving::keep_renewed(self.renewal.0, self.tls.clone(), self.renewal.1)
+        }));
+        background.spawn(named(
+            "roots file",
+            roots_file::keep_current(self.root_file, self.bundles.clone()),
         ));
+        let orders = match self.kind {
+            CaKind::SelfSigned(rotator, handle) => {
+                background.spawn(named("root rotation", rotator.run()));
+                Some(handle)
+            }
+            CaKind::Plugged(files, store) => {
+                background.spawn(named("CA files", async move {
+                    let _held = store;
+                    plugged::keep_current(files, self.bundles.clone()).await;
+                }));
+                None
+            }
+        };
+        background.spawn(named(
+            "control socket",
+            control::serve(self.control, orders),
+        ));
+
+        let mut admin = tokio::spawn(
+            self.admin_pages
+                .serve(self.admin, drained(draining.subscribe())),
+        );
         let connections = serving::tls_connections(self.serving, self.tls);
         let server = Server::builder()
             .max_concurrent_streams(MAX_STREAMS)
@@ -198,16 +265,25 @@ impl App {
             () = end => tracing::info!("draining"),
             _ = &mut server => return Err(AppError::EndedEarly("gRPC server")),
             _ = &mut admin => return Err(AppError::EndedEarly("admin server")),
-            _ = &mut renewal => return Err(AppError::EndedEarly("renewal of the serving certificate")),
+            ended = background.join_next() => {
+                // A task that panicked has no name to tell; the panic itself is in the log.
+                let name = ended.and_then(Result::ok).unwrap_or("background task");
+                return Err(AppError::EndedEarly(name));
+            }
         }
         draining.send_replace(true);
-        renewal.abort();
         let finished = async { (server.await, admin.await) };
         if tokio::time::timeout(self.shutdown, finished).await.is_err() {
             tracing::warn!("requests under way did not finish in time");
         }
         Ok(())
     }
+}
+
+/// A task that says which one it was when it ends.
+async fn named(name: &'static str, task: impl Future<Output = ()>) -> &'static str {
+    task.await;
+    name
 }
 
 /// Why the server does not run.
@@ -225,6 +301,20 @@ pub enum AppError {
     /// The data folder cannot be used.
     #[error("data folder: {0}")]
     Store(#[from] StoreError),
+    /// Orders cannot be taken.
+    #[error("control socket {}: {cause}", path.display())]
+    Control {
+        /// The socket.
+        path: PathBuf,
+        /// The system's reason.
+        cause: io::Error,
+    },
+    /// The plugged-in CA cannot be used.
+    #[error(transparent)]
+    Plugged(#[from] PluggedError),
+    /// What the store holds is not a CA any more.
+    #[error("the CA in the store cannot be used: {0}")]
+    Bundle(#[from] BundleError),
     /// There is no CA.
     #[error(transparent)]
     SelfSigned(#[from] SelfSignedError),

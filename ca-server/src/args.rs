@@ -8,6 +8,8 @@ use ca_core::{SubjectName, TrustDomain, parse_duration};
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+use crate::authority::rotator::RotationStep;
+
 /// A certificate authority for service meshes, wire-compatible with Istio.
 ///
 /// Without any flag it creates a root in ./mesh-ca-data, signs over TLS on 127.0.0.1:15012, and accepts tokens that
@@ -52,9 +54,45 @@ pub struct Args {
     #[arg(long, env = "MAX_WORKLOAD_CERT_TTL", value_name = "DURATION", default_value = "2160h", value_parser = parse_duration)]
     pub(crate) max_workload_cert_ttl: Duration,
 
+    /// Folder of a plugged-in CA: `ca-cert.pem ca-key.pem cert-chain.pem root-cert.pem`, or `tls.crt tls.key ca.crt`.
+    /// Used when it has these files, and followed while the server runs; else the CA is self-signed.
+    #[arg(
+        long,
+        env = "ROOT_CA_DIR",
+        value_name = "FOLDER",
+        default_value = "./etc/cacerts"
+    )]
+    pub(crate) root_ca_dir: PathBuf,
+
     /// Lifetime of a root that is created here.
     #[arg(long, env = "CITADEL_SELF_SIGNED_CA_CERT_TTL", value_name = "DURATION", default_value = "87600h", value_parser = parse_duration)]
     pub(crate) self_signed_ca_cert_ttl: Duration,
+
+    /// How often to look whether the self-signed root is near its end; 0 for never.
+    #[arg(long, env = "CITADEL_SELF_SIGNED_ROOT_CERT_CHECK_INTERVAL", value_name = "DURATION", default_value = "1h", value_parser = parse_duration)]
+    pub(crate) root_check_interval: Duration,
+
+    /// The root is near its end when less than this share of its life is left.
+    #[arg(
+        long,
+        env = "CITADEL_SELF_SIGNED_ROOT_CERT_GRACE_PERIOD_PERCENTILE",
+        value_name = "PERCENT",
+        default_value_t = 20
+    )]
+    pub(crate) root_grace_percent: u8,
+
+    /// Take the first look at a random moment, so that replicas do not act in step.
+    #[arg(long, env = "CITADEL_ENABLE_JITTER_FOR_ROOT_CERT_ROTATOR", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    pub(crate) root_check_jitter: bool,
+
+    /// What to do then: `renew` gives the same key a longer life, as Istio does; `replace` brings in a new key in stages.
+    #[arg(long, value_name = "WAY", default_value = "renew")]
+    pub(crate) root_rotation: RootRotation,
+
+    /// With `replace`: how long a new root is trusted before it signs, and the old one after it has stopped. Default:
+    /// the longest lifetime of a certificate.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) root_overlap: Option<Duration>,
 
     /// Public keys of a token issuer: a JWK Set or PEM. Without it, the server accepts its own local tokens.
     #[arg(long, value_name = "FILE")]
@@ -99,6 +137,26 @@ pub struct Args {
 pub enum Command {
     /// Print a token for a workload, for a CA that runs with its local token issuer.
     Token(TokenArgs),
+    /// Replace the root of a running server in stages, or tell where that stands.
+    Rotate(RotateArgs),
+}
+
+/// What happens to a root near its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum RootRotation {
+    Renew,
+    Replace,
+}
+
+/// One step of a rotation.
+#[derive(Debug, clap::Args)]
+pub struct RotateArgs {
+    /// The step.
+    pub(crate) step: RotationStep,
+
+    /// The folder of the CA.
+    #[arg(long, value_name = "FOLDER", default_value = DEFAULT_DATA_DIR)]
+    pub(crate) data_dir: PathBuf,
 }
 
 /// What a token says.

@@ -1,4 +1,6 @@
-//! Where the server's own signing comes from.
+//! Where the server's own signing comes from: a root of its own, or a key that an operator plugs in.
 
 pub(crate) mod local;
+pub(crate) mod plugged;
+pub(crate) mod rotator;
 pub(crate) mod self_signed;

@@ -1,3 +1,4 @@
 //! What an operator types instead of serving: one file for each verb.
 
+pub(crate) mod rotate;
 pub(crate) mod token;

@@ -5,9 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ca_auth::{Audiences, IssuerKeys, IssuerKeysError};
-use ca_core::{OverMax, SubjectName, TrustDomain, TtlError, TtlPolicy};
+use ca_core::{
+    FirstCheck, Method, OverMax, RotationError, RotationPolicy, SubjectName, TrustDomain, TtlError,
+    TtlPolicy,
+};
 
-use crate::args::Args;
+use crate::args::{Args, RootRotation};
 
 /// Everything that the server needs to know before it starts.
 #[derive(Debug)]
@@ -18,7 +21,10 @@ pub struct Config {
     pub(crate) trust_domain: TrustDomain,
     pub(crate) serving_names: Vec<SubjectName>,
     pub(crate) ttl: TtlPolicy,
+    pub(crate) root_ca_dir: PathBuf,
     pub(crate) root_lifetime: Duration,
+    /// `None`: the root changes on an operator's word alone.
+    pub(crate) rotation: Option<RotationPolicy>,
     pub(crate) tokens: Tokens,
     pub(crate) audiences: Audiences,
     pub(crate) shutdown: Duration,
@@ -40,6 +46,7 @@ impl TryFrom<Args> for Config {
     type Error = ConfigError;
 
     fn try_from(args: Args) -> Result<Self, ConfigError> {
+        let rotation = rotation_policy(&args)?;
         let tokens = match args.token_issuer_keys {
             None => Tokens::Local,
             Some(path) => {
@@ -68,7 +75,9 @@ impl TryFrom<Args> for Config {
             admin_listen: args.admin_listen,
             trust_domain: args.trust_domain,
             ttl,
+            root_ca_dir: args.root_ca_dir,
             root_lifetime: args.self_signed_ca_cert_ttl,
+            rotation,
             tokens,
             audiences,
             shutdown: args.shutdown_duration,
@@ -102,9 +111,38 @@ pub enum ConfigError {
     /// A root that would be over at once.
     #[error("the root's lifetime is shorter than one second")]
     RootLifetime,
+    /// The root could never be rotated that way.
+    #[error("root rotation: {0}")]
+    Rotation(#[from] RotationError),
     /// Without an audience no token could ever be accepted.
     #[error("no token audience")]
     NoAudience,
+}
+
+fn rotation_policy(args: &Args) -> Result<Option<RotationPolicy>, RotationError> {
+    if args.root_check_interval.is_zero() {
+        return Ok(None);
+    }
+    let first_check = if args.root_check_jitter {
+        FirstCheck::Spread
+    } else {
+        FirstCheck::AfterInterval
+    };
+    let overlap = args.root_overlap.unwrap_or(args.max_workload_cert_ttl);
+    let method = match args.root_rotation {
+        RootRotation::Renew => Method::Renew,
+        RootRotation::Replace => Method::Replace {
+            spread: overlap,
+            drain: overlap,
+        },
+    };
+    RotationPolicy::new(
+        args.root_check_interval,
+        args.root_grace_percent,
+        first_check,
+        method,
+    )
+    .map(Some)
 }
 
 /// By which names a client may reach us: the loopback ones, the address we listen on, and what the operator adds.
@@ -142,6 +180,7 @@ mod tests {
         assert_eq!(config.ttl, TtlPolicy::default());
         assert_eq!(config.root_lifetime, Duration::from_secs(3650 * 24 * 3600));
         assert!(matches!(config.tokens, Tokens::Local));
+        assert_eq!(config.rotation, Some(RotationPolicy::default()));
     }
 
     #[test]

@@ -29,8 +29,10 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> anyhow::Result<()> {
-    if let Some(Command::Token(token)) = args.command {
-        return Ok(ca_server::print_token(&token)?);
+    match &args.command {
+        None => {}
+        Some(Command::Token(token)) => return Ok(ca_server::print_token(token)?),
+        Some(Command::Rotate(rotation)) => return Ok(ca_server::rotate(rotation)?),
     }
     let config = Config::try_from(args)?;
     tokio::runtime::Builder::new_multi_thread()

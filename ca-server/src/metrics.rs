@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ca_core::{BundleStore, Certificate};
+use ca_core::files::FollowedFiles;
+use ca_core::{BundleStore, Certificate, KeyCertBundle};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, MetricEncoder};
@@ -30,8 +31,11 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// Metrics of a server that signs from `bundles`.
-    pub(crate) fn new(bundles: BundleStore) -> Arc<Self> {
+    /// Metrics of a server that signs from `bundles`, and follows `files` if its key is plugged in.
+    pub(crate) fn new(
+        bundles: BundleStore,
+        files: Option<FollowedFiles<KeyCertBundle>>,
+    ) -> Arc<Self> {
         let (csr_count, authentication_failures) =
             (PlainCounter::default(), PlainCounter::default());
         let (sign_errors, issued) = (
@@ -67,7 +71,7 @@ impl Metrics {
             "From request to certificate",
             issuance_seconds.clone(),
         );
-        registry.register_collector(Box::new(BundleGauges(bundles)));
+        registry.register_collector(Box::new(BundleGauges { bundles, files }));
         Arc::new(Self {
             registry,
             csr_count,
@@ -137,7 +141,10 @@ impl TypedMetric for PlainCounter {
 
 /// Read from the current bundle at each scrape, so that they cannot go stale.
 #[derive(Debug)]
-struct BundleGauges(BundleStore);
+struct BundleGauges {
+    bundles: BundleStore,
+    files: Option<FollowedFiles<KeyCertBundle>>,
+}
 
 impl Collector for BundleGauges {
     #[expect(
@@ -145,7 +152,7 @@ impl Collector for BundleGauges {
         reason = "an edge: a scrape asks how long from now"
     )]
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let (bundle, now) = (self.0.current(), OffsetDateTime::now_utc());
+        let (bundle, now) = (self.bundles.current(), OffsetDateTime::now_utc());
         let mut expiry = |prefix: &str, help: &str, certificate: &Certificate| {
             let at = certificate.not_after();
             for (suffix, value) in [
@@ -179,9 +186,15 @@ impl Collector for BundleGauges {
             "End of the signing certificate",
             bundle.signing_certificate(),
         )?;
-        let generation = ConstGauge::new(self.0.generation());
+        let generation = ConstGauge::new(self.bundles.generation());
         let help = "How many bundles this process has signed from";
-        gauge_into(&mut encoder, "mesh_ca_bundle_generation", help, &generation)
+        gauge_into(&mut encoder, "mesh_ca_bundle_generation", help, &generation)?;
+        if let Some(files) = &self.files {
+            let refusals = ConstGauge::new(files.status().refusals);
+            let help = "How many times the CA's files were not taken as they were";
+            gauge_into(&mut encoder, "mesh_ca_ca_files_refused", help, &refusals)?;
+        }
+        Ok(())
     }
 }
 
@@ -202,7 +215,7 @@ mod tests {
 
     #[test]
     fn the_names_are_istios_to_the_letter() {
-        let metrics = Metrics::new(TestCa::new("td").bundles());
+        let metrics = Metrics::new(TestCa::new("td").bundles(), None);
         metrics.csr_received();
         metrics.csr_received();
         metrics.issued(Duration::from_micros(90));

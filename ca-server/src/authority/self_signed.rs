@@ -2,26 +2,26 @@
 
 use ca_core::crypto::AWS_LC_RS;
 use ca_core::{
-    AuthorityState, AuthorityStore, BundleError, CertificateChain, KeyCertBundle, KeyError,
-    KeyKind, PrivateKey, RootError, RootParams, StoreError, TrustBundle, TrustError,
+    AuthorityState, AuthorityStore, CertificateChain, KeyError, KeyKind, PrivateKey, RootError,
+    RootParams, StoreError, Stored, TrustBundle, TrustError,
 };
 use time::OffsetDateTime;
 
-/// The bundle of the store's CA, and whether it has just been made.
+/// The CA in the store, and whether it has just been made.
 pub(crate) async fn load_or_create(
     store: &dyn AuthorityStore,
     params: &RootParams,
     now: OffsetDateTime,
-) -> Result<(KeyCertBundle, Origin), SelfSignedError> {
+) -> Result<(Stored, Origin), SelfSignedError> {
     if let Some(stored) = store.load().await? {
-        return Ok((stored.state.bundle(now)?, Origin::Loaded));
+        return Ok((stored, Origin::Loaded));
     }
     match store.save(create(params, now)?, None).await {
-        Ok(stored) => Ok((stored.state.bundle(now)?, Origin::Created)),
+        Ok(stored) => Ok((stored, Origin::Created)),
         // Another replica was quicker: its root is the root.
         Err(StoreError::Conflict) => {
             let stored = store.load().await?.ok_or(StoreError::Conflict)?;
-            Ok((stored.state.bundle(now)?, Origin::Loaded))
+            Ok((stored, Origin::Loaded))
         }
         Err(error) => Err(error.into()),
     }
@@ -52,9 +52,6 @@ pub enum SelfSignedError {
     /// The state cannot be read or kept.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// What the store holds is not a CA any more.
-    #[error("the CA in the store cannot be used: {0}")]
-    Bundle(#[from] BundleError),
     /// A new root cannot be made.
     #[error(transparent)]
     Root(#[from] RootError),
@@ -82,24 +79,10 @@ mod tests {
         let mut roots = Vec::new();
         for expected in [Origin::Created, Origin::Loaded, Origin::Loaded] {
             let store = DirectoryStore::open(folder.path()).unwrap();
-            let (bundle, origin) = load_or_create(&store, &params, now()).await.unwrap();
+            let (stored, origin) = load_or_create(&store, &params, now()).await.unwrap();
             assert_eq!(origin, expected);
-            roots.push(bundle.roots().clone());
+            roots.push(stored.state.roots().clone());
         }
         assert!(roots.iter().all(|r| *r == roots[0]));
-    }
-
-    #[tokio::test]
-    async fn an_expired_root_is_reported_and_not_replaced_behind_the_operators_back() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = DirectoryStore::open(folder.path()).unwrap();
-        let params = RootParams::new("cluster.local", Duration::from_secs(60));
-        load_or_create(&store, &params, now()).await.unwrap();
-        let later = now() + Duration::from_secs(61);
-        let error = load_or_create(&store, &params, later).await.unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "the CA in the store cannot be used: no root is valid at this time"
-        );
     }
 }

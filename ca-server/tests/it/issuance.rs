@@ -3,83 +3,13 @@
 use std::time::Duration;
 
 use ca_core::testing::now;
-use ca_core::{
-    Certificate, CertificateChain, KeyKind, PrivateKey, SubjectName, TrustBundle, create_csr_pem,
-};
+use ca_core::{Certificate, PrivateKey};
 use ca_proto::istio::v1::auth::IstioCertificateRequest;
-use ca_proto::istio::v1::auth::istio_certificate_service_client::IstioCertificateServiceClient;
-use tonic::transport::{
-    Certificate as PemCertificate, Channel, ClientTlsConfig, Endpoint, Identity,
-};
-use tonic::{Code, Request, Status};
+use tonic::Code;
+use tonic::transport::{Certificate as PemCertificate, ClientTlsConfig, Endpoint, Identity};
 
+use crate::client::{Client, key_and_csr};
 use crate::running::{self, Running};
-
-/// What a client gets: the chain in front, the roots in the last element.
-struct Answer {
-    elements: Vec<String>,
-    chain: CertificateChain,
-    roots: TrustBundle,
-}
-
-struct Client {
-    channel: Channel,
-    token: Option<String>,
-}
-
-impl Client {
-    async fn connect(ca: &Running, identity: Option<Identity>, token: Option<String>) -> Self {
-        let mut tls = ClientTlsConfig::new()
-            .ca_certificate(PemCertificate::from_pem(ca.root_pem()))
-            .domain_name("localhost");
-        if let Some(identity) = identity {
-            tls = tls.identity(identity);
-        }
-        let endpoint = Endpoint::from_shared(format!("https://{}", ca.serving)).unwrap();
-        let endpoint = endpoint.tls_config(tls).unwrap().timeout(running::DEADLINE);
-        Self {
-            channel: endpoint.connect().await.unwrap(),
-            token,
-        }
-    }
-
-    async fn ask(&self, csr: &str, seconds: i64) -> Result<Answer, Status> {
-        self.send(IstioCertificateRequest {
-            csr: csr.into(),
-            validity_duration: seconds,
-            metadata: None,
-        })
-        .await
-    }
-
-    async fn send(&self, message: IstioCertificateRequest) -> Result<Answer, Status> {
-        let mut request = Request::new(message);
-        if let Some(token) = &self.token {
-            request
-                .metadata_mut()
-                .insert("authorization", format!("Bearer {token}").parse().unwrap());
-        }
-        let mut client = IstioCertificateServiceClient::new(self.channel.clone());
-        let elements = client
-            .create_certificate(request)
-            .await?
-            .into_inner()
-            .cert_chain;
-        let (roots, chain) = elements.split_last().unwrap();
-        Ok(Answer {
-            chain: CertificateChain::from_pem(chain.concat().as_bytes()).unwrap(),
-            roots: TrustBundle::from_pem(roots.as_bytes()).unwrap(),
-            elements,
-        })
-    }
-}
-
-fn key_and_csr(names: &[&str]) -> (PrivateKey, String) {
-    let key = PrivateKey::generate(KeyKind::EcdsaP256).unwrap();
-    let names: Vec<SubjectName> = names.iter().map(|name| name.parse().unwrap()).collect();
-    let csr = create_csr_pem(&key, &names).unwrap();
-    (key, csr)
-}
 
 fn names(certificate: &Certificate) -> Vec<String> {
     certificate

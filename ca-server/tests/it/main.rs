@@ -6,6 +6,8 @@
     reason = "what a test cannot do ends it"
 )]
 
+mod authority;
+mod client;
 mod issuance;
 mod process;
 mod running;

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,7 @@ impl Running {
     pub(crate) fn start_in(folder: TempDir, flags: &[&str]) -> Self {
         let mut child = spawn(&data_dir(&folder), flags);
         let lines = announcement(&mut child, DEADLINE).expect("no announcement in time");
+        drain(child.stderr.take());
         let value = |key: &str| {
             let line = lines
                 .iter()
@@ -148,6 +149,13 @@ pub(crate) fn announcement(child: &mut Child, deadline: Duration) -> Option<Vec<
             Err(_) => return None,
         }
     }
+}
+
+/// Reads a log to its end: a server whose log nobody reads comes to a halt when the pipe is full.
+fn drain(log: Option<ChildStderr>) {
+    let Some(mut log) = log else { return };
+    // Ends with the program.
+    std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
 }
 
 pub(crate) fn send_signal(child: &Child, name: &str) {

@@ -1,0 +1,110 @@
+//! A CA whose key an operator puts into a folder, and replaces there while we run.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+use ca_core::crypto::AWS_LC_RS;
+use ca_core::files::{FileSet, FollowError, FollowOptions, FollowedFiles, Snapshot};
+use ca_core::{BundleStore, CaLayout, KeyCertBundle};
+use time::OffsetDateTime;
+use zeroize::Zeroizing;
+
+/// Follows the CA files of `folder`, in either layout; `None` when there are none, which asks for a self-signed CA.
+pub(crate) fn follow(folder: &Path) -> Result<Option<FollowedFiles<KeyCertBundle>>, PluggedError> {
+    let at = |cause: Box<dyn Error + Send + Sync>| PluggedError::Files {
+        folder: folder.into(),
+        cause,
+    };
+    let files = CaLayout::FILES
+        .iter()
+        .fold(FileSet::new(), |set, name| set.optional(folder.join(name)));
+    let present = files.read().map_err(|e| at(e.into()))?;
+    if collect(folder, &present)
+        .map_err(|e| at(e.into()))?
+        .is_none()
+    {
+        return Ok(None);
+    }
+    let owned = folder.to_owned();
+    let parse = move |files: &Snapshot, old: Option<&KeyCertBundle>| read(&owned, files, old);
+    let followed = FollowedFiles::start(files, FollowOptions::new(), parse);
+    followed.map(Some).map_err(|cause| PluggedError::Start {
+        folder: folder.into(),
+        cause,
+    })
+}
+
+/// Makes each new content of the files the bundle to sign with.
+pub(crate) async fn keep_current(files: FollowedFiles<KeyCertBundle>, bundles: BundleStore) {
+    let mut changes = files.subscribe();
+    loop {
+        let bundle = changes.changed().await;
+        let signing = bundle.signing_certificate();
+        tracing::info!(
+            serial = signing.serial(),
+            not_after = %signing.not_after(),
+            roots = bundle.roots().certificates().len(),
+            "the CA's files have changed: in use from now on"
+        );
+        bundles.replace((*bundle).clone());
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an edge: files change now, and are judged as of now"
+)]
+fn read(
+    folder: &Path,
+    files: &Snapshot,
+    old: Option<&KeyCertBundle>,
+) -> Result<KeyCertBundle, Box<dyn Error + Send + Sync>> {
+    let Some((_, parts)) = collect(folder, files)? else {
+        return Err("all files of the CA are gone".into());
+    };
+    let bundle = KeyCertBundle::from_pem(&parts, &AWS_LC_RS, OffsetDateTime::now_utc())?;
+    if let Some(old) = old {
+        old.roots().check_successor(bundle.roots())?;
+    }
+    // A list that does not suit must not keep a new key from being used; the lists so far stay.
+    let lists = parts
+        .revocation_lists(&bundle, &AWS_LC_RS)
+        .unwrap_or_else(|error| {
+            tracing::error!(folder = %folder.display(), "revocation lists not taken: {error}");
+            old.and_then(|old| old.revocation_lists().cloned())
+        });
+    Ok(bundle.with_revocation_lists(lists))
+}
+
+fn collect(
+    folder: &Path,
+    files: &Snapshot,
+) -> Result<Option<(CaLayout, ca_core::BundlePem)>, ca_core::IncompleteCa> {
+    CaLayout::collect(|name| {
+        files
+            .get(folder.join(name))
+            .map(|text| Zeroizing::new(text.to_vec()))
+    })
+}
+
+/// Why the files are not a CA.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PluggedError {
+    /// They cannot be read, or some are missing.
+    #[error("CA files in {}: {cause}", folder.display())]
+    Files {
+        /// The folder.
+        folder: PathBuf,
+        /// What is wrong.
+        cause: Box<dyn Error + Send + Sync>,
+    },
+    /// They do not make a CA.
+    #[error("CA files in {}: {cause}", folder.display())]
+    Start {
+        /// The folder.
+        folder: PathBuf,
+        /// What is wrong.
+        cause: FollowError,
+    },
+}
