@@ -3,6 +3,7 @@
 mod ci;
 mod codegen;
 mod demo;
+mod fuzz;
 mod http;
 mod identity;
 mod interop;
@@ -42,6 +43,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
             let profile = if dev { Profile::Dev } else { Profile::Release };
             demo::run(&Binaries::find(bin_dir.as_deref(), profile)?, once)
         }
+        Verb::Fuzz { targets, seconds } => fuzz::run(seconds, &targets),
         Verb::Interop {
             partner,
             bin_dir,

@@ -30,6 +30,14 @@ pub(crate) enum Verb {
         #[arg(long)]
         bin_dir: Option<PathBuf>,
     },
+    /// The fuzz targets, one after the other. Without a name: all of them.
+    Fuzz {
+        /// Which targets.
+        targets: Vec<String>,
+        /// How long each of them runs.
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
     /// Our programs with real partners. Without a name: all of them.
     Interop {
         /// Which partner.
