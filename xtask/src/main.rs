@@ -1,5 +1,6 @@
 //! Checks, demo and interoperability runs of this workspace.
 
+mod bench;
 mod ci;
 mod codegen;
 mod demo;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
 fn run(verb: Verb) -> anyhow::Result<()> {
     wait::catch_signals()?;
     match verb {
+        Verb::Bench { part, seconds } => bench::run(part, seconds),
         Verb::Ci => ci::run(),
         Verb::Codegen { check } => codegen::run(check),
         Verb::Demo { once, dev, bin_dir } => {
