@@ -26,6 +26,7 @@ use tonic::transport::Server;
 
 use crate::admin::Admin;
 use crate::announce::Announcement;
+use crate::audit::AuditLog;
 use crate::authority::local::OffloadingAuthority;
 use crate::authority::plugged::{self, PluggedError};
 use crate::authority::rotator::{Rotator, RotatorHandle};
@@ -148,12 +149,21 @@ impl App {
             CaKind::SelfSigned(..) => None,
         };
         let metrics = Metrics::new(bundles.clone(), files.clone());
+        let audit = config.audit.map(|audit| {
+            AuditLog::open(&audit.path, audit.limits, audit.on_failure).map_err(|cause| {
+                AppError::Audit {
+                    path: audit.path,
+                    cause,
+                }
+            })
+        });
         let service = Service {
             authenticators: Authenticators::new(authenticators),
             authorizer: Authorizer::own_names(),
             ttl: config.ttl,
             authority: Arc::new(OffloadingAuthority::new(authority)),
             metrics: Arc::clone(&metrics),
+            audit: audit.transpose()?,
         };
         Ok(Self {
             serving,
@@ -305,6 +315,14 @@ pub enum AppError {
     #[error("control socket {}: {cause}", path.display())]
     Control {
         /// The socket.
+        path: PathBuf,
+        /// The system's reason.
+        cause: io::Error,
+    },
+    /// Outcomes cannot be recorded.
+    #[error("audit log {}: {cause}", path.display())]
+    Audit {
+        /// The file.
         path: PathBuf,
         /// The system's reason.
         cause: io::Error,

@@ -117,6 +117,22 @@ pub struct Args {
     )]
     pub(crate) token_audiences: Vec<String>,
 
+    /// Write a record of everything issued and refused to this file, as JSON lines.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) audit_log: Option<PathBuf>,
+
+    /// Do not release what cannot be recorded.
+    #[arg(long, requires = "audit_log")]
+    pub(crate) audit_required: bool,
+
+    /// Put the audit file aside when it has this many bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = 100 * 1024 * 1024)]
+    pub(crate) audit_max_bytes: u64,
+
+    /// How many full audit files to keep.
+    #[arg(long, value_name = "COUNT", default_value_t = 10)]
+    pub(crate) audit_keep: u32,
+
     /// How long requests under way may take to finish after SIGTERM.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
     pub(crate) shutdown_duration: Duration,

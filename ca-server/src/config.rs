@@ -11,6 +11,7 @@ use ca_core::{
 };
 
 use crate::args::{Args, RootRotation};
+use crate::audit::{OnFailure, RotationLimits};
 
 /// Everything that the server needs to know before it starts.
 #[derive(Debug)]
@@ -27,7 +28,16 @@ pub struct Config {
     pub(crate) rotation: Option<RotationPolicy>,
     pub(crate) tokens: Tokens,
     pub(crate) audiences: Audiences,
+    pub(crate) audit: Option<Audit>,
     pub(crate) shutdown: Duration,
+}
+
+/// Where outcomes are recorded.
+#[derive(Debug)]
+pub(crate) struct Audit {
+    pub(crate) path: PathBuf,
+    pub(crate) limits: RotationLimits,
+    pub(crate) on_failure: OnFailure,
 }
 
 /// Whose tokens are accepted.
@@ -80,6 +90,18 @@ impl TryFrom<Args> for Config {
             rotation,
             tokens,
             audiences,
+            audit: args.audit_log.map(|path| Audit {
+                path,
+                limits: RotationLimits {
+                    max_bytes: args.audit_max_bytes,
+                    keep: args.audit_keep,
+                },
+                on_failure: if args.audit_required {
+                    OnFailure::Refuse
+                } else {
+                    OnFailure::Release
+                },
+            }),
             shutdown: args.shutdown_duration,
         })
     }

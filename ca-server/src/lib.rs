@@ -10,6 +10,7 @@ mod admin;
 mod announce;
 mod app;
 mod args;
+mod audit;
 mod authority;
 mod cli;
 mod config;

@@ -1,18 +1,21 @@
 //! One request, from top to bottom.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ca_auth::{Authenticators, Authorizer, Caller, Evidence};
+use ca_auth::{Authenticators, Authorizer, Caller, Evidence, Grant};
 use ca_core::crypto::AWS_LC_RS;
 use ca_core::{
     Certificate, CertificateAuthority, Csr, IssuedChain, SigningRequest, SubjectName, TtlPolicy,
 };
 use ca_proto::istio::v1::auth::istio_certificate_service_server::IstioCertificateService;
 use ca_proto::istio::v1::auth::{IstioCertificateRequest, IstioCertificateResponse};
+use futures_util::FutureExt as _;
 use time::OffsetDateTime;
 use tonic::{Request, Response, Status};
 
+use crate::audit::{AuditLog, Record};
 use crate::evidence::{self, Wish};
 use crate::metrics::Metrics;
 use crate::status::IssueError;
@@ -25,61 +28,100 @@ pub struct Service {
     pub(crate) ttl: TtlPolicy,
     pub(crate) authority: Arc<dyn CertificateAuthority>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) audit: Option<AuditLog>,
 }
 
 impl Service {
-    /// Who is asked, in the order in which a refusal helps the caller most and costs us least: identity before the
-    /// signature of the CSR, its own mistakes before ours.
-    async fn issue(
+    /// One request. Who is asked comes in the order in which a refusal helps the caller most and costs us least: identity
+    /// before the signature of the CSR, its own mistakes before ours.
+    async fn issue(&self, evidence: &Evidence, wish: Wish, now: OffsetDateTime) -> Outcome {
+        match self.decide(evidence, &wish, now).await {
+            Ok(grant) => Outcome {
+                caller: Some(grant.caller().clone()),
+                result: self.certify(grant, wish, now).await,
+            },
+            Err(error) => Outcome {
+                caller: None,
+                result: Err(error),
+            },
+        }
+    }
+
+    async fn decide(
         &self,
         evidence: &Evidence,
+        wish: &Wish,
+        now: OffsetDateTime,
+    ) -> Result<Grant, IssueError> {
+        let caller = self.authenticators.authenticate(evidence, now).await?;
+        Ok(self
+            .authorizer
+            .authorize(caller, wish.on_behalf_of.as_deref())?)
+    }
+
+    async fn certify(
+        &self,
+        grant: Grant,
         wish: Wish,
         now: OffsetDateTime,
-    ) -> Result<Issued, IssueError> {
-        let caller = self.authenticators.authenticate(evidence, now).await?;
-        let grant = self
-            .authorizer
-            .authorize(caller, wish.on_behalf_of.as_deref())?;
+    ) -> Result<IssuedChain, IssueError> {
         let csr = Csr::from_pem_with(wish.csr_pem.as_bytes(), &AWS_LC_RS)?;
         let lifetime = self.ttl.resolve(wish.ttl)?;
-        let caller = grant.caller().clone();
         let names = grant
             .into_identities()
             .into_iter()
             .map(SubjectName::from)
             .collect();
         let request = SigningRequest::new(csr, names, lifetime).with_signer(wish.signer);
-        let chain = self.authority.sign(request, now).await?;
-        Ok(Issued { caller, chain })
+        Ok(self.authority.sign(request, now).await?)
     }
 
-    /// One outcome: one count, one line.
-    fn record(&self, outcome: &Result<Issued, IssueError>, evidence: &Evidence, started: Instant) {
+    /// One outcome: one count, one line, one audit record. An outcome that must be recorded and cannot be is a refusal.
+    fn record(
+        &self,
+        outcome: Outcome,
+        evidence: &Evidence,
+        now: OffsetDateTime,
+        started: Instant,
+    ) -> Result<IssuedChain, IssueError> {
+        let Outcome { caller, mut result } = outcome;
+        if let Some(audit) = &self.audit {
+            let written = audit.write(&Record::new(now, evidence, caller.as_ref(), &result));
+            result = result.and_then(|issued| written.map(|()| issued).map_err(IssueError::Audit));
+        }
         let peer = evidence
             .peer_address()
             .map(|address| address.to_string())
             .unwrap_or_default();
-        match outcome {
+        match &result {
             Ok(issued) => {
                 self.metrics.issued(started.elapsed());
-                let leaf = issued.chain.chain().leaf();
+                let leaf = issued.chain().leaf();
                 tracing::info!(
                     names = ?leaf.names(), serial = leaf.serial(), not_after = %leaf.not_after(),
-                    caller = ?issued.caller.source, by = issued.caller.authenticator, peer, "issued"
+                    caller = ?caller.as_ref().map(|c| &c.source), by = caller.as_ref().map(|c| c.authenticator),
+                    peer, "issued"
                 );
             }
             Err(error) => {
                 self.metrics.refused(error.refused());
-                tracing::warn!(peer, cluster = evidence.cluster(), "refused: {error}");
+                let caller = caller.as_ref().map(|c| c.identities.as_slice());
+                tracing::warn!(
+                    peer,
+                    cluster = evidence.cluster(),
+                    ?caller,
+                    "refused: {error}"
+                );
             }
         }
+        result
     }
 }
 
-/// A certificate and who gets it.
-struct Issued {
-    caller: Caller,
-    chain: IssuedChain,
+/// How a request ended, and who asked, if that is known.
+struct Outcome {
+    caller: Option<Caller>,
+    result: Result<IssuedChain, IssueError>,
 }
 
 #[tonic::async_trait]
@@ -90,14 +132,22 @@ impl IstioCertificateService for Service {
         request: Request<IstioCertificateRequest>,
     ) -> Result<Response<IstioCertificateResponse>, Status> {
         self.metrics.csr_received();
-        let started = Instant::now();
+        let (now, started) = (OffsetDateTime::now_utc(), Instant::now());
         let (evidence, wish) = evidence::read(request);
-        let outcome = self.issue(&evidence, wish, OffsetDateTime::now_utc()).await;
+        // A panic would end the connection and with it the requests of others on it.
+        let outcome = AssertUnwindSafe(self.issue(&evidence, wish, now))
+            .catch_unwind()
+            .await;
+        let outcome = outcome.unwrap_or(Outcome {
+            caller: None,
+            result: Err(IssueError::Panicked),
+        });
         // Recorded before it is released: what is out is on the record.
-        self.record(&outcome, &evidence, started);
-        let issued = outcome.map_err(|error| error.to_status())?;
+        let issued = self
+            .record(outcome, &evidence, now, started)
+            .map_err(|error| error.to_status())?;
         Ok(Response::new(IstioCertificateResponse {
-            cert_chain: cert_chain(&issued.chain),
+            cert_chain: cert_chain(&issued),
         }))
     }
 }

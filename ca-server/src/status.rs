@@ -4,6 +4,8 @@ use ca_auth::{AuthzError, Refusal};
 use ca_core::{CsrError, SignError, TtlError};
 use tonic::{Code, Status};
 
+use crate::audit::AuditError;
+
 /// Why a request got no certificate.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum IssueError {
@@ -17,6 +19,10 @@ pub(crate) enum IssueError {
     Ttl(#[from] TtlError),
     #[error(transparent)]
     Sign(#[from] SignError),
+    #[error(transparent)]
+    Audit(AuditError),
+    #[error("the request made the server panic: this is a defect")]
+    Panicked,
 }
 
 /// How a refusal is counted; the texts of the last four are Istio's `error` label.
@@ -36,7 +42,7 @@ impl IssueError {
             Self::Csr(_) | Self::Sign(SignError::Refused(_)) => Refused::Csr,
             Self::Ttl(_) => Refused::Ttl,
             Self::Sign(SignError::NotReady) => Refused::NotReady,
-            Self::Sign(_) => Refused::CertificateGeneration,
+            Self::Sign(_) | Self::Audit(_) | Self::Panicked => Refused::CertificateGeneration,
         }
     }
 
@@ -60,6 +66,9 @@ impl IssueError {
             Self::Csr(error) => (Code::InvalidArgument, signing_error(error)),
             Self::Ttl(error) => (Code::InvalidArgument, signing_error(error)),
             Self::Sign(error) => (sign_code(error), signing_error(error)),
+            // Neither is the caller's business, and both may be over when it tries again.
+            Self::Audit(_) => (Code::Unavailable, "request cannot be recorded".to_owned()),
+            Self::Panicked => (Code::Internal, "internal error".to_owned()),
         };
         Status::new(code, message)
     }

@@ -309,3 +309,54 @@ fn pem(der: &[u8]) -> String {
 fn pem_block(label: &str, der: &[u8]) -> String {
     der::pem::encode_string(label, der::pem::LineEnding::LF, der).unwrap()
 }
+
+#[tokio::test]
+async fn every_outcome_is_on_the_record_and_what_must_be_and_cannot_is_not_released() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.log");
+    let ca = Running::start(&["--audit-log", path.to_str().unwrap(), "--audit-required"]);
+    let client = Client::connect(&ca, None, Some(ca.token(&[]))).await;
+    let (_, csr) = key_and_csr(&[]);
+    let issued = client.ask(&csr, 60).await.unwrap();
+    client.ask("junk", 60).await.err().unwrap();
+    Client::connect(&ca, None, None)
+        .await
+        .ask(&csr, 60)
+        .await
+        .err()
+        .unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let records: Vec<serde_json::Value> = text
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    let outcomes: Vec<_> = records
+        .iter()
+        .map(|r| r["outcome"].as_str().unwrap())
+        .collect();
+    assert_eq!(outcomes, ["issued", "refused", "refused"]);
+    assert_eq!(
+        records[0]["certificate"]["serial"],
+        issued.chain.leaf().serial()
+    );
+    assert_eq!(
+        records[0]["certificate"]["fingerprint_sha256"],
+        issued.chain.leaf().fingerprint()
+    );
+    assert_eq!(records[1]["caller"]["identities"][0], CART);
+    assert_eq!(records[2].get("caller"), None);
+
+    let full = Running::start(&["--audit-log", "/dev/full", "--audit-required"]);
+    let client = Client::connect(&full, None, Some(full.token(&[]))).await;
+    let status = client.ask(&csr, 60).await.err().unwrap();
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::Unavailable, "request cannot be recorded")
+    );
+    let lax = Running::start(&["--audit-log", "/dev/full"]);
+    Client::connect(&lax, None, Some(lax.token(&[])))
+        .await
+        .ask(&csr, 60)
+        .await
+        .unwrap();
+}
