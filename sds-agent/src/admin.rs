@@ -11,7 +11,12 @@ use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{accept::accept_until, clock, metrics::Metrics, secrets::Secrets};
+use crate::{
+    accept::accept_until,
+    clock,
+    metrics::Metrics,
+    secrets::{Secret, SecretName, Secrets},
+};
 
 /// What the endpoints tell about.
 #[derive(Clone)]
@@ -72,20 +77,24 @@ impl Admin {
     /// before this server was.
     fn readiness(&self, now: OffsetDateTime) -> Result<String, String> {
         let progress = self.secrets.progress();
-        let trouble = match &progress.last_error {
+        let mut trouble = match &progress.last_error {
             Some(error) => format!("; last attempt: {error}"),
             None => String::new(),
         };
-        if let Some(workload) = self.secrets.workload_at(now) {
-            return Ok(format!(
-                "certificate until {}{trouble}",
-                clock::show(workload.secret.not_after())
-            ));
+        for (name, reason) in self.secrets.files().troubles() {
+            if !name.names_files() {
+                trouble.push_str(&format!("; {name}: {reason}"));
+            }
         }
-        match progress.expires {
-            Some(at) => Err(format!(
+        let shelf = self.secrets.shelf();
+        if let Some(secret) = shelf.valid_at(&SecretName::KeyPair, now) {
+            let end = secret.not_after().map_or_else(String::new, clock::show);
+            return Ok(format!("certificate until {end}{trouble}"));
+        }
+        match shelf.last(&SecretName::KeyPair).and_then(Secret::not_after) {
+            Some(end) => Err(format!(
                 "the certificate expired at {}{trouble}",
-                clock::show(at)
+                clock::show(end)
             )),
             None => Err(format!("no certificate yet{trouble}")),
         }
@@ -114,7 +123,7 @@ mod tests {
 
     #[test]
     fn readiness_follows_the_certificate() {
-        let (publisher, secrets) = secrets::channel();
+        let (publisher, secrets) = secrets::testing::channel();
         let admin = Admin::new(secrets, Arc::new(Metrics::new()));
         let now = clock::now();
         assert_eq!(admin.readiness(now), Err("no certificate yet".to_owned()));
@@ -126,7 +135,6 @@ mod tests {
         let workload = Lineage::new().workload();
         let end = workload.secret.not_after();
         publisher.publish(workload, now);
-        publisher.report(|progress| progress.expires = Some(end));
         let ready = admin.readiness(now).unwrap();
         assert!(ready.starts_with("certificate until 20") && ready.ends_with("nobody is there"));
         assert!(
@@ -139,7 +147,7 @@ mod tests {
 
     #[test]
     fn paths_and_methods() {
-        let (_publisher, secrets) = secrets::channel();
+        let (_publisher, secrets) = secrets::testing::channel();
         let admin = Admin::new(secrets, Arc::new(Metrics::new()));
         let status = |method, path| {
             admin

@@ -16,7 +16,7 @@ use crate::{
     metrics::Metrics,
     output::{OutputError, OutputFolder},
     sds::SecretService,
-    secrets::{self, Keeper},
+    secrets::{self, Keeper, Mounted},
     socket::{self, SocketError},
 };
 
@@ -24,7 +24,9 @@ use crate::{
 #[derive(Debug)]
 pub struct App {
     config: Config,
-    ca: IstioCaClient,
+    /// Who signs, unless everything is mounted.
+    ca: Option<IstioCaClient>,
+    mounted: Mounted,
     sds: UnixListener,
     admin: TcpListener,
     admin_address: SocketAddr,
@@ -44,8 +46,14 @@ impl App {
     /// When a socket cannot be opened, or a file that will be needed cannot be read or written. A CA
     /// that cannot be reached is not an error: it may come.
     pub fn build(config: Config) -> Result<Self, AppError> {
-        let ca = IstioCaClient::new(config.ca.clone());
-        ca.check_files()?;
+        let mounted = Mounted::find(&config.mounted.folders, config.output_dir.as_deref());
+        let ca = if config.mounted.only || mounted.is_complete() {
+            None
+        } else {
+            let ca = IstioCaClient::new(config.ca.clone().ok_or(AppError::NoCa)?);
+            ca.check_files()?;
+            Some(ca)
+        };
         let output = config
             .output_dir
             .as_deref()
@@ -64,6 +72,7 @@ impl App {
         Ok(Self {
             config,
             ca,
+            mounted,
             sds,
             admin,
             admin_address,
@@ -77,11 +86,18 @@ impl App {
         [
             format!("mesh-ca sds-agent {}", env!("CARGO_PKG_VERSION")),
             format!("identity           {}", self.config.workload.identity),
-            format!("certificates from  {}", self.config.ca.address),
+            format!("certificates from  {}", self.certificates_from()),
             format!("serving            {}", self.config.socket.path.display()),
             format!("admin              {}", self.admin_address),
         ]
         .join("\n")
+    }
+
+    fn certificates_from(&self) -> String {
+        match &self.ca {
+            Some(ca) => ca.address().to_string(),
+            None => "files".to_owned(),
+        }
     }
 
     /// Where health, readiness and metrics are served: the real port, also when 0 was asked for.
@@ -101,14 +117,11 @@ impl App {
     /// When a part of the agent ends before it was told to.
     pub async fn run(self, stop: Stop) -> Result<(), AppError> {
         let metrics = Arc::new(Metrics::new());
-        let (publisher, secrets) = secrets::channel();
-        let keeper = Keeper::new(
-            self.config.workload,
-            Box::new(self.ca),
-            publisher,
-            Arc::clone(&metrics),
-            self.renew_now,
-        );
+        let (publisher, secrets) = secrets::channel(Arc::clone(&metrics), self.mounted.clone());
+        let mut following = Vec::new();
+        for (name, source) in self.mounted.sources() {
+            following.extend(secrets.files().follow(&name, source));
+        }
         let service = SecretService::new(secrets.clone(), Arc::clone(&metrics), stop.clone());
         let admin = Admin::new(secrets.clone(), Arc::clone(&metrics));
 
@@ -116,9 +129,23 @@ impl App {
         parts.spawn(service.run(self.sds));
         parts.spawn(admin.run(self.admin, stop.clone()));
         if let Some(output) = self.output {
-            parts.spawn(output.follow(secrets, metrics, stop.clone()));
+            parts.spawn(output.follow(secrets, Arc::clone(&metrics), stop.clone()));
         }
-        parts.spawn(keeper.run(stop.clone()));
+        match self.ca {
+            Some(ca) => {
+                let (workload, ca, metrics) = (self.config.workload, Box::new(ca), metrics);
+                let keeper = Keeper::new(workload, ca, publisher, metrics, self.renew_now);
+                parts.spawn(keeper.run(stop.clone()));
+            }
+            // Held, because whoever follows it would take its end for the agent's.
+            None => {
+                let stop = stop.clone();
+                parts.spawn(async move {
+                    let _publisher = publisher;
+                    stop.cancelled().await;
+                });
+            }
+        }
 
         let mut outcome = Ok(());
         while let Some(ended) = parts.join_next().await {
@@ -141,6 +168,9 @@ impl App {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AppError {
+    /// Nobody to ask, and something to ask for.
+    #[error("--ca-addr is needed, because not all certificates are mounted")]
+    NoCa,
     /// A file for talking to the CA is not usable.
     #[error(transparent)]
     Ca(#[from] CaError),

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use ca_core::TrustDomain;
 use clap::{
     Parser,
-    builder::{OsStringValueParser, TypedValueParser as _},
+    builder::{FalseyValueParser, OsStringValueParser, TypedValueParser as _},
 };
 use tracing::Level;
 
@@ -15,9 +15,9 @@ use crate::ca_client::CaAddress;
 #[derive(Clone, Debug, Parser)]
 #[command(name = "sds-agent", version)]
 pub struct Args {
-    /// Address of the CA: `host:port` or `https://host:port`.
+    /// Address of the CA: `host:port` or `https://host:port`. Not needed where all certificates are mounted.
     #[arg(long, env = "CA_ADDR", value_name = "ADDRESS")]
-    pub ca_addr: CaAddress,
+    pub ca_addr: Option<CaAddress>,
 
     /// Name that the CA's own certificate must have [default: the host of the address].
     #[arg(long, value_name = "NAME")]
@@ -86,6 +86,20 @@ pub struct Args {
         value_parser = OsStringValueParser::new().map(PathBuf::from)
     )]
     pub output_dir: Option<PathBuf>,
+
+    /// Folders in which `cert-chain.pem` and `key.pem`, or `root-cert.pem`, may be mounted: what is there
+    /// at the start is served as `default` and `ROOTCA`, and followed, instead of being asked for.
+    #[arg(
+        long,
+        value_name = "FOLDER",
+        value_delimiter = ',',
+        default_value = "./etc/certs,./var/run/secrets/workload-spiffe-credentials"
+    )]
+    pub mounted_certs: Vec<PathBuf>,
+
+    /// Serve mounted files only; ask no CA.
+    #[arg(long, env = "FILE_MOUNTED_CERTS", value_parser = FalseyValueParser::new())]
+    pub file_mounted_certs: bool,
 
     /// Address of `/healthz`, `/readyz` and `/metrics`.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15020")]

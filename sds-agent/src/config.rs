@@ -12,8 +12,10 @@ use crate::{args::Args, ca_client::CaAddress};
 pub struct Config {
     /// What the certificate must say, and how it is kept.
     pub(crate) workload: WorkloadConfig,
-    /// How the CA is reached.
-    pub(crate) ca: IstioCaConfig,
+    /// How the CA is reached, if there is one.
+    pub(crate) ca: Option<IstioCaConfig>,
+    /// Which certificates are not asked for.
+    pub(crate) mounted: MountedConfig,
     /// Where Envoy is served.
     pub(crate) socket: SocketConfig,
     /// Where files are written, if anywhere.
@@ -41,6 +43,14 @@ pub(crate) struct IstioCaConfig {
     pub(crate) signer: Option<String>,
 }
 
+/// What [`Mounted::find`](crate::secrets::Mounted::find) needs to know.
+#[derive(Clone, Debug)]
+pub(crate) struct MountedConfig {
+    pub(crate) folders: Vec<PathBuf>,
+    /// Whether a CA is not to be asked even if something is missing.
+    pub(crate) only: bool,
+}
+
 /// What [`socket::bind`](crate::socket::bind) needs to know.
 #[derive(Clone, Debug)]
 pub(crate) struct SocketConfig {
@@ -66,27 +76,17 @@ impl TryFrom<Args> for Config {
         if args.secret_ttl.as_secs() == 0 {
             return Err(ConfigError::LifetimeTooShort);
         }
-        let name = match args.ca_server_name {
-            Some(name) if !name.is_empty() => name,
-            _ => args.ca_addr.host().to_owned(),
-        };
-        let server_name =
-            ServerName::try_from(name.clone()).map_err(|_| ConfigError::ServerName(name))?;
         Ok(Self {
             workload: WorkloadConfig {
                 identity,
                 lifetime: args.secret_ttl,
                 renewal,
             },
-            ca: IstioCaConfig {
-                address: args.ca_addr,
-                server_name,
-                root_file: args.ca_root,
-                token_file: args.token_file,
-                cluster_id: args.cluster_id,
-                // Istio's templates set variables that are not in use to nothing.
-                signer: args.cert_signer.filter(|name| !name.is_empty()),
+            mounted: MountedConfig {
+                folders: args.mounted_certs.clone(),
+                only: args.file_mounted_certs,
             },
+            ca: IstioCaConfig::from_args(&args)?,
             socket: SocketConfig {
                 path: args.socket,
                 mode: args.socket_mode,
@@ -94,6 +94,28 @@ impl TryFrom<Args> for Config {
             output_dir: args.output_dir.filter(|path| !path.as_os_str().is_empty()),
             admin_listen: args.admin_listen,
         })
+    }
+}
+
+impl IstioCaConfig {
+    fn from_args(args: &Args) -> Result<Option<Self>, ConfigError> {
+        let Some(address) = args.ca_addr.clone() else {
+            return Ok(None);
+        };
+        let name = args.ca_server_name.clone();
+        let name = name.filter(|name| !name.is_empty());
+        let name = name.unwrap_or_else(|| address.host().to_owned());
+        let server_name =
+            ServerName::try_from(name.clone()).map_err(|_| ConfigError::ServerName(name))?;
+        Ok(Some(Self {
+            address,
+            server_name,
+            root_file: args.ca_root.clone(),
+            token_file: args.token_file.clone(),
+            cluster_id: args.cluster_id.clone(),
+            // Istio's templates set variables that are not in use to nothing.
+            signer: args.cert_signer.clone().filter(|name| !name.is_empty()),
+        }))
     }
 }
 
@@ -145,16 +167,17 @@ mod tests {
     #[test]
     fn empty_means_absent() {
         let config = config(&["--output-dir", "", "--cert-signer", ""]).unwrap();
-        assert!(config.output_dir.is_none() && config.ca.signer.is_none());
+        assert!(config.output_dir.is_none() && config.ca.unwrap().signer.is_none());
     }
 
     #[test]
     fn the_host_of_the_address_is_the_expected_name_unless_another_is_given() {
-        let name = config(&[]).unwrap().ca.server_name;
+        let name = config(&[]).unwrap().ca.unwrap().server_name;
         assert_eq!(name.to_str(), "ca.example");
         let name = config(&["--ca-server-name", "istiod.istio-system.svc"])
             .unwrap()
             .ca
+            .unwrap()
             .server_name;
         assert_eq!(name.to_str(), "istiod.istio-system.svc");
         assert!(config(&["--ca-server-name", "no spaces"]).is_err());

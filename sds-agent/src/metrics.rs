@@ -29,7 +29,11 @@ pub(crate) struct Metrics {
     pub(crate) rejects: Plain,
     /// Requests about responses that were no longer the latest.
     pub(crate) stale: Plain,
-    expiry: Family<Labels, Seconds>,
+    /// Files that cannot be watched.
+    pub(crate) file_watcher_failures: Plain,
+    /// Contents of files that are not served.
+    pub(crate) file_failures: Plain,
+    expiry: Family<[(&'static str, String); 1], Seconds>,
     next_attempt: Seconds,
     last_success: Seconds,
     pushes: Family<Labels, Counter>,
@@ -61,6 +65,14 @@ impl Metrics {
             "pilot_xds_expired_nonce",
             "SDS requests about an older response",
         );
+        let file_watcher_failures = istio.add(
+            "num_file_watcher_failures_total",
+            "Sets of files whose changes the system does not report",
+        );
+        let file_failures = istio.add(
+            "num_file_secret_failures_total",
+            "Contents of files that do not read, do not fit together or have expired",
+        );
         let expiry = istio.add(
             "cert_expiry_seconds",
             "Seconds until the certificate expires; negative once it has",
@@ -88,6 +100,8 @@ impl Metrics {
             retries,
             rejects,
             stale,
+            file_watcher_failures,
+            file_failures,
             expiry,
             next_attempt,
             last_success,
@@ -137,14 +151,16 @@ impl Metrics {
         let Progress {
             last_success,
             next_attempt,
-            expires,
             ..
         } = secrets.progress();
-        if let Some(expires) = expires {
-            let left = (expires - now).as_seconds_f64();
-            self.expiry
-                .get_or_create(&[("resource_name", SecretName::KeyPair.kind())])
-                .set(left);
+        // Also of files, which nobody renews for us; not of files that nobody wants any more.
+        self.expiry.clear();
+        for (name, secret) in secrets.shelf().iter() {
+            if let Some(end) = secret.not_after() {
+                self.expiry
+                    .get_or_create(&[("resource_name", name.to_string())])
+                    .set((end - now).as_seconds_f64());
+            }
         }
         self.next_attempt.set(unix(next_attempt));
         self.last_success.set(unix(last_success));
@@ -211,23 +227,25 @@ mod tests {
     use time::macros::datetime;
 
     use super::*;
-    use crate::secrets;
+    use crate::secrets::{self, testing::Lineage};
 
     #[test]
     fn names_are_those_that_dashboards_know() {
-        let (publisher, secrets) = secrets::channel();
+        let (publisher, secrets) = secrets::testing::channel();
         let metrics = Metrics::new();
         metrics.asked(Duration::from_millis(250));
         metrics.failed();
         metrics.retried();
         metrics.rejects.inc();
         metrics.pushed(&[SecretName::KeyPair]);
+        let workload = Lineage::new().workload();
+        let end = workload.secret.not_after();
+        publisher.publish(workload, end);
         publisher.report(|progress| {
-            progress.expires = Some(datetime!(2026-11-21 13:00 UTC));
             progress.last_success = Some(datetime!(2026-11-21 12:00 UTC));
         });
         let text = metrics
-            .render(&secrets, datetime!(2026-11-21 13:00:10 UTC))
+            .render(&secrets, end + Duration::from_secs(10))
             .unwrap();
         for line in [
             "istio_agent_outgoing_latency{request_type=\"csr\"} 250.0",
@@ -235,6 +253,8 @@ mod tests {
             "istio_agent_num_failed_outgoing_requests{request_type=\"csr\"} 1.0",
             "istio_agent_num_outgoing_retries{request_type=\"csr\"} 1.0",
             "istio_agent_pilot_total_xds_rejects 1.0",
+            "istio_agent_num_file_watcher_failures_total 0.0",
+            "istio_agent_num_file_secret_failures_total 0.0",
             "istio_agent_cert_expiry_seconds{resource_name=\"default\"} -10.0",
             "sds_agent_last_success_timestamp_seconds 1795262400.0",
             "sds_agent_pushes_total{resource_name=\"default\"} 1",

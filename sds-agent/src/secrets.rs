@@ -1,7 +1,10 @@
 //! The secrets: what they are, who keeps them fresh, and how others follow them.
 
 mod audience;
+mod files;
 mod keeper;
+mod material;
+mod mounted;
 mod name;
 mod overlap;
 mod shelf;
@@ -14,10 +17,14 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 
 pub(crate) use audience::{Audience, Place};
+pub(crate) use files::{Files, Following, TooMany};
 pub(crate) use keeper::Keeper;
+pub(crate) use mounted::Mounted;
 pub(crate) use name::{SecretName, UnknownName};
 pub(crate) use shelf::{Contents, Secret, Shelf, Version};
 pub(crate) use workload_secret::WorkloadSecret;
+
+use crate::metrics::Metrics;
 
 /// A view of the secrets. Cheap to clone; each clone sees every change for itself.
 #[derive(Clone, Debug)]
@@ -26,6 +33,7 @@ pub(crate) struct Secrets {
     workload: watch::Receiver<Option<Workload>>,
     progress: watch::Receiver<Progress>,
     audience: Audience,
+    files: Files,
 }
 
 /// The other end: whoever holds it decides what the secrets are.
@@ -35,6 +43,8 @@ pub(crate) struct Publisher {
     workload: watch::Sender<Option<Workload>>,
     progress: watch::Sender<Progress>,
     audience: Audience,
+    /// What is not for the CA to give.
+    mounted: Mounted,
 }
 
 /// What a CA gave to the workload, and whom it should trust.
@@ -58,24 +68,27 @@ pub(crate) struct Progress {
     pub(crate) next_attempt: Option<OffsetDateTime>,
 }
 
-/// Makes the two ends. There is no secret yet.
-pub(crate) fn channel() -> (Publisher, Secrets) {
+/// Makes the two ends. There is no secret yet, and what is `mounted` will not be taken from a CA.
+pub(crate) fn channel(metrics: Arc<Metrics>, mounted: Mounted) -> (Publisher, Secrets) {
     let (shelf_sender, shelf) = watch::channel(Arc::new(Shelf::new()));
     let (workload_sender, workload) = watch::channel(None);
     let (progress_sender, progress) = watch::channel(Progress::default());
     let audience = Audience::new();
+    let files = Files::new(shelf_sender.clone(), metrics);
     (
         Publisher {
             shelf: shelf_sender,
             workload: workload_sender,
             progress: progress_sender,
             audience: audience.clone(),
+            mounted,
         },
         Secrets {
             shelf,
             workload,
             progress,
             audience,
+            files,
         },
     )
 }
@@ -118,6 +131,11 @@ impl Secrets {
         self.progress.borrow().clone()
     }
 
+    /// The files that secrets come from.
+    pub(crate) fn files(&self) -> &Files {
+        &self.files
+    }
+
     /// Where streams say how far they have come with the roots.
     pub(crate) fn audience(&self) -> &Audience {
         &self.audience
@@ -127,27 +145,35 @@ impl Secrets {
 impl Publisher {
     /// Replaces what the workload has and whom it trusts.
     pub(crate) fn publish(&self, workload: Workload, now: OffsetDateTime) {
-        self.put(
-            [
-                (SecretName::Roots, roots_secret(&workload.roots)),
-                (SecretName::KeyPair, workload.secret.key_pair()),
-            ],
-            now,
-        );
+        let roots = (SecretName::Roots, roots_secret(&workload.roots));
+        let pair = (SecretName::KeyPair, workload.secret.key_pair());
+        self.put([roots, pair], now);
         self.workload.send_replace(Some(workload));
     }
 
-    /// Replaces whom the workload trusts, ahead of a new certificate. Tells which version that is.
-    pub(crate) fn publish_roots(&self, roots: &TrustBundle, now: OffsetDateTime) -> Version {
+    /// Replaces whom the workload trusts, ahead of a new certificate. Tells which version that is,
+    /// unless the roots are not ours to give.
+    pub(crate) fn publish_roots(
+        &self,
+        roots: &TrustBundle,
+        now: OffsetDateTime,
+    ) -> Option<Version> {
         let secret = roots_secret(roots);
         let version = secret.version().clone();
         self.put([(SecretName::Roots, secret)], now);
-        version
+        self.mounted.roots.is_none().then_some(version)
     }
 
     fn put<const N: usize>(&self, secrets: [(SecretName, Secret); N], now: OffsetDateTime) {
+        let is_mounted = |name: &SecretName| match name {
+            SecretName::Roots => self.mounted.roots.is_some(),
+            SecretName::KeyPair => self.mounted.key_pair.is_some(),
+            _ => false,
+        };
+        let secrets = secrets.map(|(name, secret)| (name, Arc::new(secret)));
+        let ours = secrets.into_iter().filter(|(name, _)| !is_mounted(name));
         self.shelf
-            .send_if_modified(|shelf| Arc::make_mut(shelf).put(secrets, now));
+            .send_if_modified(|shelf| Arc::make_mut(shelf).put(ours, now));
     }
 
     /// What the workload has, valid or not.

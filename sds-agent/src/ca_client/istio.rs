@@ -13,7 +13,7 @@ use tonic::{
 };
 use zeroize::Zeroizing;
 
-use super::{CaClient, CaError, connection::Connection};
+use super::{CaAddress, CaClient, CaError, connection::Connection};
 use crate::{config::IstioCaConfig, credential::TokenFile};
 
 /// How long one request may take, connecting included.
@@ -35,6 +35,11 @@ impl IstioCaClient {
     pub(crate) fn new(config: IstioCaConfig) -> Self {
         let token = TokenFile::new(&config.token_file);
         Self { config, token }
+    }
+
+    /// Where the CA is.
+    pub(crate) fn address(&self) -> &CaAddress {
+        &self.config.address
     }
 
     /// Reads every file that a request will need, so that a wrong path is found at once.

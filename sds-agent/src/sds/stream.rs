@@ -1,6 +1,6 @@
 //! One open stream: shuttles messages between a client and its state machine.
 
-use std::{fmt::Debug, pin::Pin, sync::Arc};
+use std::{collections::BTreeMap, fmt::Debug, pin::Pin, sync::Arc};
 
 use futures_util::stream::{self, Stream};
 use time::OffsetDateTime;
@@ -11,7 +11,7 @@ use super::ledger::{Answer, BadRequest, Heard, Ledger};
 use crate::{
     clock,
     metrics::Metrics,
-    secrets::{Place, Secrets, Shelf},
+    secrets::{Following, Place, SecretName, Secrets, Shelf, TooMany},
 };
 
 /// How many responses a client may leave without a word.
@@ -54,6 +54,8 @@ pub(super) struct OpenStream<P: Protocol> {
     requests: Streaming<P::Request>,
     secrets: Secrets,
     place: Place,
+    /// The files that the client has asked for by name.
+    files: BTreeMap<SecretName, Following>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 }
@@ -79,6 +81,7 @@ where
             requests,
             place: secrets.audience().place(number),
             secrets,
+            files: BTreeMap::new(),
             metrics,
             stop,
         }
@@ -139,7 +142,17 @@ where
                 return Err(error.into());
             }
         }
-        self.place.follow(self.protocol.ledger().roots_answered());
+        let ledger = self.protocol.ledger();
+        self.place.follow(ledger.roots_answered());
+        self.files
+            .retain(|name, _| ledger.wanted.contains_key(name));
+        for name in ledger.wanted.keys() {
+            if name.names_files() && !self.files.contains_key(name) {
+                let following = self.secrets.files().follow_named(name)?;
+                self.files
+                    .extend(following.map(|following| (name.clone(), following)));
+            }
+        }
         Ok(())
     }
 
@@ -174,5 +187,11 @@ impl<P: Protocol> Drop for OpenStream<P> {
 impl From<BadRequest> for Status {
     fn from(error: BadRequest) -> Self {
         Self::invalid_argument(error.to_string())
+    }
+}
+
+impl From<TooMany> for Status {
+    fn from(error: TooMany) -> Self {
+        Self::resource_exhausted(error.to_string())
     }
 }

@@ -2,7 +2,10 @@
 
 use crate::{
     clock,
-    secrets::{self, Publisher, Secrets, Workload, testing::Lineage},
+    secrets::{
+        Publisher, Secrets, Workload,
+        testing::{self, Lineage},
+    },
 };
 
 /// A shelf, and who puts things on it.
@@ -16,7 +19,7 @@ pub(super) struct Stage {
 impl Stage {
     /// Nothing is there yet.
     pub(super) fn new() -> Self {
-        let (publisher, secrets) = secrets::channel();
+        let (publisher, secrets) = testing::channel();
         Self {
             lineage: Lineage::new(),
             secrets,

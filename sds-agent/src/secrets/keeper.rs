@@ -161,9 +161,10 @@ impl Keeper {
         // Without a valid certificate, clients have waited long enough.
         if held.is_some_and(|held| held.roots != roots) {
             tracing::info!(roots = roots.certificates().len(), "the roots have changed");
-            let version = self.publisher.publish_roots(&roots, now);
-            let audience = self.publisher.audience();
-            audience.have_answered(&version, ROOTS_HEAD_START).await;
+            if let Some(version) = self.publisher.publish_roots(&roots, now) {
+                let audience = self.publisher.audience();
+                audience.have_answered(&version, ROOTS_HEAD_START).await;
+            }
         }
         self.publisher.publish(Workload { secret, roots }, now);
     }

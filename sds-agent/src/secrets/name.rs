@@ -1,6 +1,6 @@
 //! What clients call secrets.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 /// A name that can be subscribed to. Ordered as it should be pushed: when a root changes, a proxy
 /// should trust the new one before it shows a certificate of it.
@@ -8,8 +8,19 @@ use std::{fmt, str::FromStr};
 pub(crate) enum SecretName {
     /// `ROOTCA`: whom the workload trusts.
     Roots,
+    /// `file-root:<path>`: roots that somebody else keeps in a file.
+    FileRoots(Arc<str>),
+    /// `file-root:system`: the roots that came with the operating system.
+    SystemRoots,
     /// `default`: key and certificate of the workload.
     KeyPair,
+    /// `file-cert:<certificate>~<key>`: a pair that somebody else keeps in files.
+    FilePair {
+        /// The path of the certificate and its intermediates.
+        certificate: Arc<str>,
+        /// The path of the key.
+        key: Arc<str>,
+    },
 }
 
 impl SecretName {
@@ -17,8 +28,15 @@ impl SecretName {
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Roots => ROOTS,
+            Self::FileRoots(_) | Self::SystemRoots => "file-root",
             Self::KeyPair => KEY_PAIR,
+            Self::FilePair { .. } => "file-cert",
         }
+    }
+
+    /// Whether the name says which files it means.
+    pub(crate) fn names_files(&self) -> bool {
+        !matches!(self, Self::Roots | Self::KeyPair)
     }
 }
 
@@ -26,24 +44,120 @@ impl FromStr for SecretName {
     type Err = UnknownName;
 
     fn from_str(name: &str) -> Result<Self, UnknownName> {
-        match name {
-            ROOTS => Ok(Self::Roots),
-            KEY_PAIR => Ok(Self::KeyPair),
-            _ => Err(UnknownName(name.to_owned())),
+        let unknown = || UnknownName(name.to_owned());
+        let path = |text: &str| {
+            let one = !text.is_empty() && !text.contains(BETWEEN_PATHS);
+            one.then(|| Arc::from(text)).ok_or_else(unknown)
+        };
+        if let Some(paths) = name.strip_prefix(FILE_PAIR) {
+            let (certificate, key) = paths.split_once(BETWEEN_PATHS).ok_or_else(unknown)?;
+            return Ok(Self::FilePair {
+                certificate: path(certificate)?,
+                key: path(key)?,
+            });
+        }
+        match name.strip_prefix(FILE_ROOTS) {
+            Some(SYSTEM) => Ok(Self::SystemRoots),
+            Some(roots) => Ok(Self::FileRoots(path(roots)?)),
+            None if name == ROOTS => Ok(Self::Roots),
+            None if name == KEY_PAIR => Ok(Self::KeyPair),
+            None => Err(unknown()),
         }
     }
 }
 
 impl fmt::Display for SecretName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.kind())
+        match self {
+            Self::Roots => f.write_str(ROOTS),
+            Self::FileRoots(path) => write!(f, "{FILE_ROOTS}{path}"),
+            Self::SystemRoots => write!(f, "{FILE_ROOTS}{SYSTEM}"),
+            Self::KeyPair => f.write_str(KEY_PAIR),
+            Self::FilePair { certificate, key } => {
+                write!(f, "{FILE_PAIR}{certificate}{BETWEEN_PATHS}{key}")
+            }
+        }
     }
 }
 
 const ROOTS: &str = "ROOTCA";
 const KEY_PAIR: &str = "default";
+const FILE_ROOTS: &str = "file-root:";
+const FILE_PAIR: &str = "file-cert:";
+const SYSTEM: &str = "system";
+const BETWEEN_PATHS: char = '~';
 
 /// A name that stands for nothing here.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no secret {0:?}; known are \"default\" and \"ROOTCA\"")]
+#[error(
+    "there is no secret {0:?}; known are \"default\", \"ROOTCA\", \"file-cert:<certificate>~<key>\", \"file-root:<path>\" and \"file-root:system\""
+)]
 pub(crate) struct UnknownName(pub(crate) String);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_and_written_alike() {
+        for (text, kind) in [
+            ("ROOTCA", "ROOTCA"),
+            ("default", "default"),
+            ("file-root:system", "file-root"),
+            ("file-root:/etc/certs/root.pem", "file-root"),
+            ("file-root:certs/root.pem", "file-root"),
+            ("file-cert:/a/cert.pem~/b/key.pem", "file-cert"),
+        ] {
+            let name: SecretName = text.parse().unwrap();
+            assert_eq!(name.to_string(), text);
+            assert_eq!(name.kind(), kind);
+        }
+    }
+
+    #[test]
+    fn what_is_no_name_is_said_so() {
+        for text in [
+            "",
+            "Default",
+            "rootca",
+            "foo",
+            "kubernetes://credential",
+            "file-root:",
+            "file-root:a~b",
+            "file-cert:",
+            "file-cert:a",
+            "file-cert:a~",
+            "file-cert:~b",
+            "file-cert:a~b~c",
+        ] {
+            assert_eq!(
+                text.parse::<SecretName>(),
+                Err(UnknownName(text.to_owned()))
+            );
+        }
+    }
+
+    #[test]
+    fn roots_come_before_pairs() {
+        let names = [
+            "file-cert:a~b",
+            "default",
+            "file-root:system",
+            "ROOTCA",
+            "file-root:a",
+        ];
+        let mut names = names.map(|name| name.parse::<SecretName>().unwrap());
+        names.sort();
+        let names = names.map(|name| name.to_string());
+        assert_eq!(
+            names,
+            [
+                "ROOTCA",
+                "file-root:a",
+                "file-root:system",
+                "default",
+                "file-cert:a~b"
+            ]
+        );
+    }
+}

@@ -66,21 +66,26 @@ impl Shelf {
             .then_some(secret)
     }
 
+    /// The secret of this name, also if it has expired.
+    pub(crate) fn last(&self, name: &SecretName) -> Option<&Secret> {
+        self.secrets.get(name).map(|secret| &**secret)
+    }
+
     /// When the shelf last changed and how often it has, in one word.
     pub(crate) fn label(&self) -> String {
         format!("{}/{}", clock::show(self.changed_at), self.changes)
     }
 
     /// Puts secrets into their places, all at once. Whether anything is different afterwards.
-    pub(super) fn put<const N: usize>(
+    pub(super) fn put(
         &mut self,
-        secrets: [(SecretName, Secret); N],
+        secrets: impl IntoIterator<Item = (SecretName, Arc<Secret>)>,
         now: OffsetDateTime,
     ) -> bool {
         let mut changed = false;
         for (name, secret) in secrets {
             if self.secrets.get(&name).map(|held| &held.version) != Some(&secret.version) {
-                self.secrets.insert(name, Arc::new(secret));
+                self.secrets.insert(name, secret);
                 changed = true;
             }
         }
@@ -89,6 +94,16 @@ impl Shelf {
             self.changed_at = now;
         }
         changed
+    }
+
+    /// Takes a secret away that nobody wants.
+    pub(super) fn remove(&mut self, name: &SecretName) {
+        self.secrets.remove(name);
+    }
+
+    /// Every name with its secret, valid or not.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&SecretName, &Secret)> {
+        self.secrets.iter().map(|(name, secret)| (name, &**secret))
     }
 }
 
@@ -161,17 +176,17 @@ mod tests {
 
     const NOON: OffsetDateTime = datetime!(2026-11-21 12:00 UTC);
 
-    fn roots(text: &str) -> Secret {
+    fn roots(text: &str) -> Arc<Secret> {
         let roots = text.to_owned();
-        Secret::new(Contents::Roots { roots })
+        Arc::new(Secret::new(Contents::Roots { roots }))
     }
 
-    fn pair(chain: &str) -> Secret {
-        Secret::new(Contents::KeyPair {
+    fn pair(chain: &str) -> Arc<Secret> {
+        Arc::new(Secret::new(Contents::KeyPair {
             chain: chain.to_owned(),
             key: Zeroizing::new("KEY".to_owned()),
             not_after: NOON,
-        })
+        }))
     }
 
     #[test]

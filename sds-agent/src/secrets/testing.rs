@@ -8,7 +8,13 @@ use ca_core::{
 };
 use time::OffsetDateTime;
 
-use super::{Workload, WorkloadSecret};
+use super::{Mounted, Publisher, Secrets, Workload, WorkloadSecret};
+use crate::metrics::Metrics;
+
+/// Both ends, with nothing mounted.
+pub(crate) fn channel() -> (Publisher, Secrets) {
+    super::channel(Arc::new(Metrics::new()), Mounted::default())
+}
 
 /// A CA and what a workload got from it.
 pub(crate) struct Lineage {

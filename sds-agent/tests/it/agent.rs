@@ -128,6 +128,15 @@ impl Agent {
         self.renew_now.notify_one();
     }
 
+    /// Waits until a metric has this value.
+    pub(crate) async fn counts(&self, metric: &str, value: &str) {
+        let line = format!("{metric} {value}");
+        self.becomes("/metrics", |_, body| {
+            body.lines().any(|found| found == line)
+        })
+        .await;
+    }
+
     pub(crate) async fn stop(self) -> Home {
         self.stop.cancel();
         soon("the agent stops", self.running)
@@ -345,6 +354,11 @@ pub(crate) fn secrets(response: &DiscoveryResponse) -> Vec<Secret> {
 /// The chain of a `default` secret, after everything that a peer would check.
 pub(crate) fn checked_chain(secret: &Secret, roots: &TrustBundle) -> CertificateChain {
     assert_eq!(secret.name, "default");
+    pair_in(secret, roots)
+}
+
+/// The same for any secret that holds a pair of the workload.
+pub(crate) fn pair_in(secret: &Secret, roots: &TrustBundle) -> CertificateChain {
     let Some(Type::TlsCertificate(pair)) = &secret.r#type else {
         panic!("no key pair")
     };
@@ -357,10 +371,15 @@ pub(crate) fn checked_chain(secret: &Secret, roots: &TrustBundle) -> Certificate
 /// The roots of a `ROOTCA` secret.
 pub(crate) fn checked_roots(secret: &Secret) -> TrustBundle {
     assert_eq!(secret.name, "ROOTCA");
+    TrustBundle::from_pem(roots_in(secret)).unwrap()
+}
+
+/// The text of a secret that holds roots.
+pub(crate) fn roots_in(secret: &Secret) -> &[u8] {
     let Some(Type::ValidationContext(context)) = &secret.r#type else {
         panic!("no roots")
     };
-    TrustBundle::from_pem(bytes(context.trusted_ca.as_ref())).unwrap()
+    bytes(context.trusted_ca.as_ref())
 }
 
 /// Key, name, dates and path, at this moment.

@@ -10,6 +10,7 @@
 mod agent;
 mod ca;
 mod delta;
+mod files;
 mod process;
 mod roots;
 mod streams;

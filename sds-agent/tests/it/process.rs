@@ -131,6 +131,17 @@ async fn what_cannot_work_is_one_line_and_a_failure() {
     }
 }
 
+#[tokio::test]
+async fn without_a_ca_there_must_be_mounted_certificates() {
+    let ca = Ca::good();
+    let home = Home::new(&ca);
+    let flags = home.flags(&ca, &[]);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sds-agent"));
+    command.args(&flags[2..]).env_clear().stdin(Stdio::null());
+    let stderr = fails(&mut command).await;
+    assert!(stderr.contains("--ca-addr is needed"), "{stderr}");
+}
+
 /// The usual flags, but for one.
 fn replacing(home: &Home, ca: &Ca, flag: &str, value: &str) -> Command {
     let mut flags = home.flags(ca, &[]);

@@ -194,7 +194,7 @@ fn equal_contents_have_equal_versions_in_another_run_of_the_agent() {
         stream.answer().is_none(),
         "what is not there yet is not removed"
     );
-    let (publisher, secrets) = crate::secrets::channel();
+    let (publisher, secrets) = crate::secrets::testing::channel();
     publisher.publish_roots(&stream.stage.lineage.roots, clock::now());
     let shelf = secrets.shelf();
     assert!(stream.session.answer(&shelf, clock::now()).is_none());

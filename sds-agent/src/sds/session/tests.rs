@@ -368,7 +368,7 @@ fn unknown_names_are_refused_by_name_and_get_no_key() {
         "Default",
         "rootca",
         "kubernetes://x",
-        "file-root:system",
+        "file-cert:a",
     ] {
         let mut stream = Stream::open();
         let error = stream

@@ -1,0 +1,140 @@
+//! Keys, certificates and roots as somebody else wrote them into files: judged before they are served.
+
+use ca_core::{
+    Certificate, CertificateChain, CertificateError, KeyError, PrivateKey, SigningKey as _,
+};
+use time::OffsetDateTime;
+
+use super::{Contents, Secret};
+use crate::clock;
+
+/// A certificate and its key, if they can be used now.
+///
+/// # Errors
+///
+/// When one of them does not read, they do not belong together, or the time is not right.
+pub(super) fn key_pair(chain: &[u8], key: &[u8], now: OffsetDateTime) -> Result<Secret, Unusable> {
+    let chain = CertificateChain::from_pem(chain).map_err(Unusable::Certificate)?;
+    let key = PrivateKey::from_pem(key).map_err(Unusable::Key)?;
+    let leaf = chain.leaf();
+    if leaf.public_key() != key.public_key() {
+        return Err(Unusable::Mismatch);
+    }
+    if now < leaf.not_before() {
+        return Err(Unusable::NotYetValid(leaf.not_before()));
+    }
+    if leaf.not_after() <= now {
+        return Err(Unusable::Expired(leaf.not_after()));
+    }
+    Ok(Secret::new(Contents::KeyPair {
+        chain: chain.to_pem(),
+        key: key.to_pkcs8_pem(),
+        not_after: leaf.not_after(),
+    }))
+}
+
+/// The roots that can be read. Those that cannot are left out: a bundle of a hundred and fifty must
+/// not be lost to one that breaks the rules.
+///
+/// # Errors
+///
+/// When none can be read.
+pub(super) fn roots(text: &[u8]) -> Result<Secret, Unusable> {
+    let text = String::from_utf8_lossy(text);
+    let (mut roots, mut left_out) = (String::new(), 0_usize);
+    for block in text.split_inclusive(END).filter_map(certificate_block) {
+        match Certificate::from_pem(block.as_bytes()) {
+            Ok(root) => roots.push_str(root.to_pem()),
+            Err(error) => {
+                left_out += 1;
+                tracing::debug!(%error, "a root does not read");
+            }
+        }
+    }
+    if roots.is_empty() {
+        return Err(Unusable::NoRoots);
+    }
+    if left_out > 0 {
+        tracing::warn!(left_out, "some roots do not read and are left out");
+    }
+    Ok(Secret::new(Contents::Roots { roots }))
+}
+
+const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+const END: &str = "-----END CERTIFICATE-----";
+
+/// The certificate that ends where `text` ends, without what stands before it.
+fn certificate_block(text: &str) -> Option<&str> {
+    let start = text.rfind(BEGIN)?;
+    text.ends_with(END).then(|| &text[start..])
+}
+
+/// Why the contents of files are not served.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unusable {
+    /// The certificate does not read.
+    #[error("the certificate does not read: {0}")]
+    Certificate(#[source] CertificateError),
+    /// The key does not read.
+    #[error("the key does not read: {0}")]
+    Key(#[source] KeyError),
+    /// Half of a replacement, perhaps.
+    #[error("the key does not belong to the certificate")]
+    Mismatch,
+    /// It may be later.
+    #[error("the certificate is not valid before {at}", at = clock::show(*.0))]
+    NotYetValid(OffsetDateTime),
+    /// Nobody would accept it.
+    #[error("the certificate expired at {at}", at = clock::show(*.0))]
+    Expired(OffsetDateTime),
+    /// Not one certificate.
+    #[error("no root certificate can be read")]
+    NoRoots,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ca_core::testing::{TestCa, now};
+
+    use super::*;
+
+    #[test]
+    fn a_pair_is_served_if_it_fits_now() {
+        let ca = TestCa::new("cluster.local");
+        let (key, chain) = ca.workload("shop", "cart");
+        let (other, _) = ca.workload("shop", "cart");
+        let judge = |key: &PrivateKey, now| {
+            let (chain, key) = (chain.to_pem(), key.to_pkcs8_pem());
+            key_pair(chain.as_bytes(), key.as_bytes(), now)
+        };
+        let secret = judge(&key, now()).unwrap();
+        assert_eq!(secret.not_after(), Some(chain.leaf().not_after()));
+        assert!(matches!(judge(&other, now()), Err(Unusable::Mismatch)));
+        let end = chain.leaf().not_after();
+        assert!(matches!(judge(&key, end), Err(Unusable::Expired(_))));
+        let early = chain.leaf().not_before() - Duration::from_secs(1);
+        assert!(matches!(judge(&key, early), Err(Unusable::NotYetValid(_))));
+        let junk = key_pair(b"junk", b"junk", now());
+        assert!(matches!(junk, Err(Unusable::Certificate(_))));
+        let junk = key_pair(chain.to_pem().as_bytes(), b"junk", now());
+        assert!(matches!(junk, Err(Unusable::Key(_))));
+    }
+
+    #[test]
+    fn roots_that_do_not_read_are_left_out_and_the_others_served() {
+        let [one, two] =
+            [(), ()].map(|()| TestCa::new("cluster.local").roots().to_pem().to_owned());
+        let broken = format!("{BEGIN}\nMIIB\n{END}\n");
+        let text = format!("# comment\n{one}{broken}garbage\n{BEGIN}\n{two}trailing garbage");
+        let secret = roots(text.as_bytes()).unwrap();
+        let Contents::Roots { roots: served } = secret.contents() else {
+            panic!("no roots")
+        };
+        assert_eq!(*served, format!("{one}{two}"));
+        for nothing in ["", "garbage", &broken] {
+            assert!(matches!(roots(nothing.as_bytes()), Err(Unusable::NoRoots)));
+        }
+    }
+}

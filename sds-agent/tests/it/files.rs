@@ -1,0 +1,291 @@
+//! Certificates that somebody else keeps in files.
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+};
+
+use ca_core::{TrustBundle, testing::TestCa};
+use ca_proto::envoy::service::discovery::v3::DiscoveryRequest;
+use tonic::Code;
+
+use crate::{
+    agent::{
+        Agent, Home, Stream, checked_chain, checked_roots, node, pair_in, request, roots_in,
+        secrets, soon,
+    },
+    ca::Ca,
+};
+
+/// A folder laid out and replaced as the kubelet does it.
+struct Volume {
+    path: PathBuf,
+    ca: TestCa,
+    versions: usize,
+}
+
+impl Volume {
+    fn new(home: &Home) -> Self {
+        let path = home.path("volume");
+        fs::create_dir(&path).unwrap();
+        let mut volume = Self {
+            path,
+            ca: TestCa::new("cluster.local"),
+            versions: 0,
+        };
+        volume.renew();
+        for name in ["cert-chain.pem", "key.pem", "root-cert.pem"] {
+            symlink(Path::new("..data").join(name), volume.path.join(name)).unwrap();
+        }
+        volume
+    }
+
+    fn roots(&self) -> TrustBundle {
+        self.ca.roots()
+    }
+
+    /// A new pair, and the roots.
+    fn renew(&mut self) {
+        let (key, chain) = self.ca.workload("shop", "cart");
+        self.replace(
+            &chain.to_pem(),
+            &key.to_pkcs8_pem(),
+            self.ca.roots().to_pem(),
+        );
+    }
+
+    /// All files, by one swap of a link.
+    fn replace(&mut self, chain: &str, key: &str, roots: &str) {
+        self.versions += 1;
+        let version = format!("..version-{}", self.versions);
+        let folder = self.path.join(&version);
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("cert-chain.pem"), chain).unwrap();
+        fs::write(folder.join("key.pem"), key).unwrap();
+        fs::write(folder.join("root-cert.pem"), roots).unwrap();
+        symlink(&version, self.path.join("..new")).unwrap();
+        fs::rename(self.path.join("..new"), self.path.join("..data")).unwrap();
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.path.join(name).to_str().unwrap().to_owned()
+    }
+
+    fn pair_name(&self) -> String {
+        format!(
+            "file-cert:{}~{}",
+            self.file("cert-chain.pem"),
+            self.file("key.pem")
+        )
+    }
+
+    fn roots_name(&self) -> String {
+        format!("file-root:{}", self.file("root-cert.pem"))
+    }
+}
+
+const FAILURES: &str = "istio_agent_num_file_secret_failures_total";
+
+#[tokio::test]
+async fn files_are_served_by_their_names_and_followed() {
+    let ca = Ca::good();
+    let home = Home::new(&ca);
+    let mut volume = Volume::new(&home);
+    let agent = Agent::start_in(home, &ca, &[]);
+    let mut pair = agent.subscribe(&[&volume.pair_name()]).await;
+    let mut roots = agent.subscribe(&[&volume.roots_name()]).await;
+
+    let first = &pair.accept().await[0];
+    assert_eq!(first.name, volume.pair_name());
+    let chain = pair_in(first, &volume.roots());
+    assert_eq!(
+        roots_in(&roots.accept().await[0]),
+        volume.roots().to_pem().as_bytes()
+    );
+
+    volume.renew();
+    let pushed = pair.accept().await;
+    assert_eq!(pushed.len(), 1);
+    assert_ne!(pair_in(&pushed[0], &volume.roots()), chain);
+    assert!(
+        pair.is_silent().await && roots.is_silent().await,
+        "one push for one change"
+    );
+
+    volume.ca = TestCa::new("cluster.local");
+    volume.renew();
+    pair_in(&pair.accept().await[0], &volume.roots());
+    assert_eq!(
+        roots_in(&roots.accept().await[0]),
+        volume.roots().to_pem().as_bytes()
+    );
+    // These are not the workload's.
+    let own = agent.subscribe(&["default"]).await.accept().await;
+    checked_chain(&own[0], &ca.roots);
+}
+
+#[tokio::test]
+async fn broken_files_are_refused_and_the_last_good_ones_served() {
+    let ca = Ca::good();
+    let home = Home::new(&ca);
+    let mut volume = Volume::new(&home);
+    let agent = Agent::start_in(home, &ca, &[]);
+    let names = [volume.pair_name(), volume.roots_name()];
+    let mut both = agent.subscribe(&[&names[0], &names[1]]).await;
+    let mut held = both.accept().await;
+    if held.len() < 2 {
+        held.extend(both.accept().await);
+    }
+
+    let (key, _) = volume.ca.workload("shop", "cart");
+    let (_, chain) = volume.ca.workload("shop", "cart");
+    volume.replace(&chain.to_pem(), &key.to_pkcs8_pem(), "no roots");
+    agent.counts(FAILURES, "2.0").await;
+    assert!(both.is_silent().await);
+    let newcomer = agent
+        .subscribe(&[&names[0], &names[1]])
+        .await
+        .accept()
+        .await;
+    assert_eq!(newcomer.len(), 2);
+    assert!(newcomer.iter().all(|secret| held.contains(secret)));
+
+    // Gone is no better than broken, and no reason to take anything away.
+    drop(both);
+    fs::remove_file(volume.path.join("..data")).unwrap();
+    agent.counts(FAILURES, "4.0").await;
+    let newcomer = agent
+        .subscribe(&[&names[0], &names[1]])
+        .await
+        .accept()
+        .await;
+    assert_eq!(newcomer.len(), 2);
+
+    volume.renew();
+    let mut pair = agent.subscribe(&[&names[0]]).await;
+    let mut latest = pair.accept().await;
+    if held.contains(&latest[0]) {
+        latest = pair.accept().await;
+    }
+    pair_in(&latest[0], &volume.roots());
+}
+
+#[tokio::test]
+async fn files_that_are_not_there_are_answered_when_they_come() {
+    let ca = Ca::good();
+    let agent = Agent::start(&ca, &[]);
+    let path = agent.home.path("volume/root-cert.pem");
+    let name = format!("file-root:{}", path.display());
+    let mut roots = agent.subscribe(&[&name]).await;
+    agent.counts(FAILURES, "1.0").await;
+    assert!(roots.is_silent().await);
+    Volume::new(&agent.home);
+    assert_eq!(roots_in(&roots.accept().await[0]), fs::read(path).unwrap());
+    let wish = DiscoveryRequest {
+        node: Some(node()),
+        ..request(&[&name])
+    };
+    let mut client = agent.client().await;
+    let fetched = soon("an answer", client.fetch_secrets(wish)).await.unwrap();
+    assert_eq!(secrets(fetched.get_ref())[0].name, name);
+}
+
+#[tokio::test]
+async fn the_roots_of_the_system_have_a_name() {
+    let ca = Ca::good();
+    let agent = Agent::start(&ca, &[]);
+    let mut system = agent.subscribe(&["file-root:system"]).await;
+    // This is what this machine has; a machine without roots waits.
+    let file = "/etc/ssl/certs/ca-certificates.crt";
+    if !Path::new(file).exists() {
+        assert!(system.is_silent().await);
+        return;
+    }
+    let mut named = agent.subscribe(&[&format!("file-root:{file}")]).await;
+    let (system, named) = (system.accept().await, named.accept().await);
+    assert_eq!(roots_in(&system[0]), roots_in(&named[0]));
+}
+
+#[tokio::test]
+async fn only_so_many_files_are_followed() {
+    let ca = Ca::good();
+    let agent = Agent::start(&ca, &[]);
+    let names: Vec<_> = (0..65)
+        .map(|number| format!("file-root:missing-{number}"))
+        .collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let status = agent.subscribe(&names).await.next().await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    // Those that nobody wants make room.
+    let volume = Volume::new(&agent.home);
+    agent.counts("sds_agent_streams", "0").await;
+    agent.subscribe(&[&volume.pair_name()]).await.accept().await;
+}
+
+fn mounted(volume: &Volume) -> [String; 2] {
+    let folders = format!("/nowhere,{}", volume.path.display());
+    ["--mounted-certs".to_owned(), folders]
+}
+
+#[tokio::test]
+async fn mounted_certificates_are_served_instead_of_those_of_a_ca() {
+    let ca = Ca::good();
+    let home = Home::new(&ca);
+    let mut volume = Volume::new(&home);
+    home.write_token("bogus-token");
+    let [flag, folders] = mounted(&volume);
+    let agent = Agent::start_in(home, &ca, &[&flag, &folders]);
+    let mut pair = agent.subscribe(&["default"]).await;
+    let mut roots = agent.subscribe(&["ROOTCA"]).await;
+    let chain = checked_chain(&pair.accept().await[0], &volume.roots());
+    assert_eq!(checked_roots(&roots.accept().await[0]), volume.roots());
+    agent.becomes("/readyz", |status, _| status == 200).await;
+
+    volume.renew();
+    assert_ne!(
+        checked_chain(&pair.accept().await[0], &volume.roots()),
+        chain
+    );
+    volume.replace("junk", "junk", volume.ca.roots().clone().to_pem());
+    let ready = agent
+        .becomes("/readyz", |_, body| body.contains("does not read"))
+        .await;
+    assert!(ready.starts_with("certificate until"), "{ready}");
+    assert!(pair.is_silent().await);
+    assert!(ca.seen().is_empty(), "no CA is asked");
+    let metrics = agent.get("/metrics").await.1;
+    assert!(
+        metrics.contains("cert_expiry_seconds{resource_name=\"default\"}"),
+        "{metrics}"
+    );
+}
+
+#[tokio::test]
+async fn where_only_the_pair_is_mounted_the_roots_come_from_the_ca() {
+    let ca = Ca::good();
+    let home = Home::new(&ca);
+    let mut volume = Volume::new(&home);
+    fs::remove_file(volume.path.join("root-cert.pem")).unwrap();
+    let [flag, folders] = mounted(&volume);
+    let agent = Agent::start_in(home, &ca, &[&flag, &folders]);
+    let pair = agent.subscribe(&["default"]).await.accept().await;
+    checked_chain(&pair[0], &volume.roots());
+    let mut roots = agent.subscribe(&["ROOTCA"]).await;
+    assert_eq!(checked_roots(&roots.accept().await[0]), ca.roots);
+    volume.renew();
+}
+
+#[tokio::test]
+async fn the_folder_that_the_agent_writes_is_not_taken_for_a_mounted_one() {
+    let ca = Ca::good();
+    let home = Home::new(&ca);
+    let volume = Volume::new(&home);
+    let [flag, folders] = mounted(&volume);
+    let output = volume.path.to_str().unwrap().to_owned();
+    let agent = Agent::start_in(home, &ca, &[&flag, &folders, "--output-dir", &output]);
+    let mut pair: Stream = agent.subscribe(&["default"]).await;
+    checked_chain(&pair.accept().await[0], &ca.roots);
+    agent.renew();
+    checked_chain(&pair.accept().await[0], &ca.roots);
+}
