@@ -12,7 +12,8 @@
 //! # use ca_core::testing::TestCa;
 //! # let directory = tempfile::tempdir()?;
 //! # let path = directory.path().join("root-cert.pem");
-//! # std::fs::write(&path, TestCa::new("old").root_pem())?;
+//! # let (old, new) = (TestCa::new("old").roots(), TestCa::new("new").roots());
+//! # std::fs::write(&path, old.to_pem())?;
 //!
 //! // `path` may be a plain file, or a link into a Kubernetes volume.
 //! let roots = FollowedFiles::start(
@@ -27,13 +28,12 @@
 //! )?;
 //! let mut changes = roots.subscribe();
 //!
-//! let new = TestCa::new("new").root_pem();
-//! std::fs::write(&path, &new)?;
+//! std::fs::write(&path, new.to_pem())?;
 //!
 //! // In async code: `changes.changed().await`, with any runtime.
 //! let trusted = changes.wait(Duration::from_secs(20)).ok_or("no change was seen")?;
-//! assert_eq!(trusted.to_pem(), new);
-//! assert_eq!(roots.current().to_pem(), new);
+//! assert_eq!(trusted.to_pem(), new.to_pem());
+//! assert_eq!(roots.current().to_pem(), new.to_pem());
 //! assert_eq!(roots.status().refusals, 0);
 //! # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
 //! ```

@@ -69,12 +69,12 @@ impl Watch {
         self.error = None;
         if let Some(failure) = failure {
             // Made anew at the next check and not at once, lest one that fails always keeps us busy.
-            return self.give_up(&failure);
+            return self.give_up(&format!("file events broke off: {failure}"));
         }
         if self.watcher.is_none() {
             match (self.connect)(self.sink.clone()) {
                 Ok(watcher) => self.watcher = Some(watcher),
-                Err(error) => return self.give_up(&error.to_string()),
+                Err(error) => return self.give_up(&format!("no file events: {}", reason(&error))),
             }
         }
         // `notify` panics when it had no thread for itself: a system without threads to spare must not end us.
@@ -152,7 +152,7 @@ impl EventHandler for EventSink {
                 }
             }
             Err(error) => {
-                self.lock().failure = Some(error.to_string());
+                self.lock().failure = Some(reason(&error));
                 self.bell.ring();
             }
         }
@@ -170,7 +170,7 @@ fn matters(event: &Event, lookups: &Lookups) -> bool {
     event.need_rescan() || event.paths.is_empty() || event.paths.iter().any(|p| lookups.concern(p))
 }
 
-/// Without the paths: the caller names them.
+/// Without the paths: the caller names them. Without debug output, which is how `notify` shows errors of the system.
 fn reason(error: &notify::Error) -> String {
     match &error.kind {
         notify::ErrorKind::Io(e) => e.to_string(),

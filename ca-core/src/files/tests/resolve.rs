@@ -47,6 +47,24 @@ fn every_directory_on_the_way_is_known() {
 }
 
 #[test]
+fn a_link_that_is_replaced_leads_all_paths_to_the_same_side() {
+    let directory = TempDir::new().unwrap();
+    let base = directory.path().canonicalize().unwrap();
+    let at = |name: &str| base.join(name);
+    for side in ["old", "new"] {
+        fs::create_dir(at(side)).unwrap();
+        fs::write(at(side).join("cert"), "").unwrap();
+        fs::write(at(side).join("key"), "").unwrap();
+    }
+    symlink("old", at("data")).unwrap();
+    let mut resolver = Resolver::default();
+    assert_eq!(resolver.resolve(&at("data/cert")).unwrap(), at("old/cert"));
+    symlink("new", at("next")).unwrap();
+    fs::rename(at("next"), at("data")).unwrap();
+    assert_eq!(resolver.resolve(&at("data/key")).unwrap(), at("old/key"));
+}
+
+#[test]
 fn links_in_a_circle_are_an_error() {
     let directory = TempDir::new().unwrap();
     let (a, b) = (directory.path().join("a"), directory.path().join("b"));

@@ -1,5 +1,6 @@
 //! When the system does not tell what happens.
 
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 use notify::{Config, EventHandler, RecursiveMode, Watcher, WatcherKind};
@@ -83,7 +84,7 @@ fn without_events_changes_are_found_by_looking() {
     let systems: [(Connect, &str); 3] = [
         (
             Box::new(move |_| Err(limit())),
-            "OS file watch limit reached.",
+            "no file events: the system's limit of file watches is reached",
         ),
         (
             Box::new(|_| Ok(Box::new(Exhausted) as BoxWatcher)),
@@ -108,6 +109,63 @@ fn without_events_changes_are_found_by_looking() {
         fs::write(&path, "back.").unwrap();
         changes.wait_for("back.");
         assert_eq!(followed.status().watch_error.as_deref(), Some(expected));
+    }
+}
+
+/// The system's watcher, and what it watches.
+#[derive(Debug)]
+struct Recording(notify::RecommendedWatcher, Arc<Mutex<BTreeSet<PathBuf>>>);
+
+impl Watcher for Recording {
+    fn new<F: EventHandler>(handler: F, config: Config) -> notify::Result<Self> {
+        Ok(Self(Watcher::new(handler, config)?, Arc::default()))
+    }
+
+    fn watch(&mut self, path: &Path, mode: RecursiveMode) -> notify::Result<()> {
+        assert!(path.is_dir() && mode == RecursiveMode::NonRecursive);
+        assert!(
+            self.1.lock().unwrap().insert(path.to_path_buf()),
+            "watched twice"
+        );
+        self.0.watch(path, mode)
+    }
+
+    fn unwatch(&mut self, path: &Path) -> notify::Result<()> {
+        assert!(self.1.lock().unwrap().remove(path));
+        self.0.unwatch(path)
+    }
+
+    fn kind() -> WatcherKind {
+        WatcherKind::Inotify
+    }
+}
+
+#[test]
+fn what_is_no_longer_on_the_way_is_no_longer_watched() {
+    let directory = tempfile::tempdir().unwrap();
+    let base = directory.path().canonicalize().unwrap();
+    for n in 0..=3 {
+        fs::create_dir(base.join(n.to_string())).unwrap();
+        fs::write(base.join(format!("{n}/f")), format!("{n}.")).unwrap();
+    }
+    symlink("0", base.join("data")).unwrap();
+    let watched = Arc::new(Mutex::new(BTreeSet::new()));
+    let record = Arc::clone(&watched);
+    let connect = Box::new(move |sink| {
+        let mut watcher = Recording::new(sink, Config::default())?;
+        watcher.1 = Arc::clone(&record);
+        Ok(Box::new(watcher) as BoxWatcher)
+    });
+    let followed = follow_by(connect, &base.join("data/f"), NEVER);
+    let mut changes = followed.subscribe();
+    for n in 1..=3 {
+        symlink(n.to_string(), base.join("next")).unwrap();
+        fs::rename(base.join("next"), base.join("data")).unwrap();
+        changes.wait_for(&format!("{n}."));
+        let mut expected: BTreeSet<_> = base.ancestors().map(Path::to_path_buf).collect();
+        expected.insert(base.join(n.to_string()));
+        // A check that is under way renews them.
+        followed.wait_until(|_| *watched.lock().unwrap() == expected);
     }
 }
 
@@ -141,7 +199,10 @@ fn an_error_of_the_watcher_is_told_and_not_the_end() {
         let mut sink = sinks.lock().unwrap().last().unwrap().clone();
         sink.handle_event(Err(notify::Error::generic("broken")));
         let status = followed.wait_until(|s| s.watch_error.is_some());
-        assert_eq!(status.watch_error.as_deref(), Some("broken"));
+        assert_eq!(
+            status.watch_error.as_deref(),
+            Some("file events broke off: broken")
+        );
         // Nobody reports this. In place of the periodic check:
         fs::write(&path, format!("{n}.")).unwrap();
         sink.handle_event(Ok(overflow()));

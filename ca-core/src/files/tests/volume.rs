@@ -128,29 +128,30 @@ fn certificate_and_key_are_never_read_from_two_sides_of_a_swap() {
     let mut volume = Volume::new(directory.path().join("v"), &[("cert", "0"), ("key", "0")]);
     let (cert, key) = (volume.path("cert"), volume.path("key"));
     let set = FileSet::new().required(&cert).required(&key);
-    let end = Arc::new(AtomicBool::new(false));
-    let read = AtomicU64::new(0);
+    let end = AtomicBool::new(false);
+    let mut reads = 0;
 
     thread::scope(|scope| {
         scope.spawn(|| {
-            let mut n = 0;
-            while !end.load(Ordering::Relaxed) {
-                n += 1;
-                let content = n.to_string();
+            for n in 1.. {
+                let content = format!("{n}");
                 volume.swap(&[("cert", &content), ("key", &content)]);
+                if end.load(Ordering::Relaxed) {
+                    break;
+                }
             }
         });
         let start = Instant::now();
-        while read.load(Ordering::Relaxed) < 300 && start.elapsed() < DEADLINE {
+        while reads < 300 && start.elapsed() < DEADLINE {
             // Swaps may be too quick to be read at all, but not to be read wrongly.
             if let Ok(files) = set.read() {
-                read.fetch_add(1, Ordering::Relaxed);
+                reads += 1;
                 assert_eq!(files.get(&cert), files.get(&key));
             }
         }
         end.store(true, Ordering::Relaxed);
     });
-    assert_eq!(read.load(Ordering::Relaxed), 300);
+    assert_eq!(reads, 300);
 }
 
 #[test]
