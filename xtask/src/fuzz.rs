@@ -4,7 +4,7 @@
 //! it is. `docs/fuzzing.md` tells what the targets assert, and how finds become part of the corpus.
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -20,6 +20,9 @@ const BUILD: [&str; 2] = ["--sanitizer", "none"];
 
 /// An input that takes longer is a find, whatever it does.
 const SECONDS_PER_INPUT: u32 = 25;
+
+/// An assertion with both of its sides; a backtrace would be longer.
+const PANIC_LINES: usize = 6;
 
 /// Runs these targets, or all if none is named, each for so many seconds.
 pub(crate) fn run(seconds: u32, only: &[String]) -> Result<()> {
@@ -45,8 +48,8 @@ pub(crate) fn run(seconds: u32, only: &[String]) -> Result<()> {
             "{target:<16} {:>12} {:>9}",
             outcome.executions, outcome.coverage
         );
-        if let Some(end_of_log) = outcome.failure {
-            eprintln!("FAILED {target}:\n{end_of_log}");
+        if let Some(failure) = outcome.failure {
+            eprintln!("FAILED {target}:\n{failure}");
             failed.push(*target);
         }
         if wait::stopped() {
@@ -85,6 +88,8 @@ impl CargoFuzz {
     fn command(&self, verb: &str) -> Command {
         let mut command = workspace::command(&self.0);
         command.env("RUSTUP_TOOLCHAIN", TOOLCHAIN);
+        // The tool would add its own to each failure that it reports.
+        command.env("RUST_BACKTRACE", "0");
         command.args(["fuzz", verb, "--fuzz-dir", "fuzz"]);
         command
     }
@@ -111,11 +116,13 @@ impl CargoFuzz {
         let also = file.try_clone().context("cannot share a log")?;
         let status = command.stdout(file).stderr(also).status();
         let status = status.with_context(|| format!("cannot start {}", self.0.display()))?;
-        let mut outcome = Outcome::read(&log)?;
-        if !status.success() {
-            outcome.failure = Some(process::tail(&log));
-        }
-        Ok(outcome)
+        let text = fs::read(&log).with_context(|| format!("cannot read {}", log.display()))?;
+        let text = String::from_utf8_lossy(&text);
+        Ok(Outcome {
+            executions: last_after(&text, "stat::number_of_executed_units:"),
+            coverage: last_after(&text, "cov:"),
+            failure: (!status.success()).then(|| panic_of(&text) + &process::tail(&log)),
+        })
     }
 }
 
@@ -136,20 +143,19 @@ struct Outcome {
     executions: String,
     /// Places in the code that some input has reached.
     coverage: String,
-    /// The end of the log, which names the input, unless all went well.
+    /// What it said, and the end of the log, which names the input; unless all went well.
     failure: Option<String>,
 }
 
-impl Outcome {
-    fn read(log: &Path) -> Result<Self> {
-        let bytes = fs::read(log).with_context(|| format!("cannot read {}", log.display()))?;
-        let text = String::from_utf8_lossy(&bytes);
-        Ok(Self {
-            executions: last_after(&text, "stat::number_of_executed_units:"),
-            coverage: last_after(&text, "cov:"),
-            failure: None,
-        })
-    }
+/// What the target said when it gave up; nothing if it ran out of time or memory.
+fn panic_of(text: &str) -> String {
+    let lines = text
+        .lines()
+        .skip_while(|line| !line.contains("panicked at"));
+    let said = lines.take_while(|line| !line.starts_with("note:"));
+    said.take(PANIC_LINES)
+        .map(|line| format!("    | {line}\n"))
+        .collect()
 }
 
 /// The word behind the last `label`.
@@ -169,5 +175,14 @@ mod tests {
         assert_eq!(last_after(log, "cov:"), "12");
         assert_eq!(last_after(log, "stat::number_of_executed_units:"), "9");
         assert_eq!(last_after("", "cov:"), "-");
+    }
+
+    #[test]
+    fn a_failure_starts_with_what_was_asserted() {
+        let log =
+            "#1 x\n\nthread '<unnamed>' panicked at a.rs:1:1:\nno path\nnote: run with\n==1==\n";
+        let shown = "    | thread '<unnamed>' panicked at a.rs:1:1:\n    | no path\n";
+        assert_eq!(panic_of(log), shown);
+        assert_eq!(panic_of("ALARM: working on the last Unit"), "");
     }
 }
