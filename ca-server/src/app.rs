@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,7 @@ use tokio::task::JoinSet;
 use tonic::transport::Server;
 
 use crate::admin::Admin;
+use crate::admission::Admission;
 use crate::announce::Announcement;
 use crate::audit::AuditLog;
 use crate::authority::local::OffloadingAuthority;
@@ -148,7 +150,9 @@ impl App {
             CaKind::Plugged(files, _) => Some(files.clone()),
             CaKind::SelfSigned(..) => None,
         };
-        let metrics = Metrics::new(bundles.clone(), files.clone());
+        let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let admission = Admission::start(threads, config.admission).map_err(AppError::Threads)?;
+        let metrics = Metrics::new(bundles.clone(), files.clone(), admission.clone());
         let audit = config.audit.map(|audit| {
             AuditLog::open(&audit.path, audit.limits, audit.on_failure).map_err(|cause| {
                 AppError::Audit {
@@ -161,6 +165,7 @@ impl App {
             authenticators: Authenticators::new(authenticators),
             authorizer: Authorizer::own_names(),
             ttl: config.ttl,
+            admission,
             authority: Arc::new(OffloadingAuthority::new(authority)),
             metrics: Arc::clone(&metrics),
             audit: audit.transpose()?,
@@ -327,6 +332,9 @@ pub enum AppError {
         /// The system's reason.
         cause: io::Error,
     },
+    /// There are no threads to sign on.
+    #[error("cannot start a thread: {0}")]
+    Threads(io::Error),
     /// The plugged-in CA cannot be used.
     #[error(transparent)]
     Plugged(#[from] PluggedError),

@@ -1,6 +1,7 @@
 //! What was typed: flags, and the environment under the names that Istio gives it.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -116,6 +117,14 @@ pub struct Args {
         default_value = "istio-ca"
     )]
     pub(crate) token_audiences: Vec<String>,
+
+    /// How many requests may wait for a thread; of more, those that are least urgent are turned away.
+    #[arg(long, value_name = "COUNT", default_value = "2048")]
+    pub(crate) max_waiting: NonZeroUsize,
+
+    /// How many requests of one identity may wait.
+    #[arg(long, value_name = "COUNT", default_value = "64")]
+    pub(crate) max_waiting_per_identity: NonZeroUsize,
 
     /// Write a record of everything issued and refused to this file, as JSON lines.
     #[arg(long, value_name = "FILE")]

@@ -10,6 +10,7 @@ use ca_core::{
     TtlPolicy,
 };
 
+use crate::admission::Limits;
 use crate::args::{Args, RootRotation};
 use crate::audit::{OnFailure, RotationLimits};
 
@@ -28,6 +29,7 @@ pub struct Config {
     pub(crate) rotation: Option<RotationPolicy>,
     pub(crate) tokens: Tokens,
     pub(crate) audiences: Audiences,
+    pub(crate) admission: Limits,
     pub(crate) audit: Option<Audit>,
     pub(crate) shutdown: Duration,
 }
@@ -90,6 +92,10 @@ impl TryFrom<Args> for Config {
             rotation,
             tokens,
             audiences,
+            admission: Limits {
+                waiting: args.max_waiting,
+                waiting_of_one_caller: args.max_waiting_per_identity,
+            },
             audit: args.audit_log.map(|path| Audit {
                 path,
                 limits: RotationLimits {

@@ -7,6 +7,7 @@
 //! Start reading at `app.rs`, which names every part, then `service.rs`, which is one request from top to bottom.
 
 mod admin;
+mod admission;
 mod announce;
 mod app;
 mod args;

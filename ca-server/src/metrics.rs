@@ -17,6 +17,7 @@ use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::Registry;
 use time::OffsetDateTime;
 
+use crate::admission::Admission;
 use crate::status::Refused;
 
 /// Counts what happens; `text` is what a scrape gets.
@@ -35,6 +36,7 @@ impl Metrics {
     pub(crate) fn new(
         bundles: BundleStore,
         files: Option<FollowedFiles<KeyCertBundle>>,
+        admission: Admission,
     ) -> Arc<Self> {
         let (csr_count, authentication_failures) =
             (PlainCounter::default(), PlainCounter::default());
@@ -71,7 +73,11 @@ impl Metrics {
             "From request to certificate",
             issuance_seconds.clone(),
         );
-        registry.register_collector(Box::new(BundleGauges { bundles, files }));
+        registry.register_collector(Box::new(LiveGauges {
+            bundles,
+            files,
+            admission,
+        }));
         Arc::new(Self {
             registry,
             csr_count,
@@ -101,6 +107,8 @@ impl Metrics {
             Refused::Ttl => "TTL_ERROR",
             Refused::NotReady => "CA_NOT_READY",
             Refused::CertificateGeneration => "CERT_GEN_ERROR",
+            // Counted where it happens: `mesh_ca_turned_away`.
+            Refused::Overload => return,
         };
         self.sign_errors
             .get_or_create(&ErrorLabel { error })
@@ -139,14 +147,15 @@ impl TypedMetric for PlainCounter {
     const TYPE: MetricType = MetricType::Counter;
 }
 
-/// Read from the current bundle at each scrape, so that they cannot go stale.
+/// Read where they are at each scrape, so that they cannot go stale.
 #[derive(Debug)]
-struct BundleGauges {
+struct LiveGauges {
     bundles: BundleStore,
     files: Option<FollowedFiles<KeyCertBundle>>,
+    admission: Admission,
 }
 
-impl Collector for BundleGauges {
+impl Collector for LiveGauges {
     #[expect(
         clippy::disallowed_methods,
         reason = "an edge: a scrape asks how long from now"
@@ -189,6 +198,16 @@ impl Collector for BundleGauges {
         let generation = ConstGauge::new(self.bundles.generation());
         let help = "How many bundles this process has signed from";
         gauge_into(&mut encoder, "mesh_ca_bundle_generation", help, &generation)?;
+        let waiting = ConstGauge::new(self.admission.waiting() as u64);
+        gauge_into(
+            &mut encoder,
+            "mesh_ca_waiting",
+            "Requests that wait for a thread",
+            &waiting,
+        )?;
+        let turned_away = ConstGauge::new(self.admission.turned_away());
+        let help = "Requests turned away because too many were waiting";
+        gauge_into(&mut encoder, "mesh_ca_turned_away", help, &turned_away)?;
         if let Some(files) = &self.files {
             let refusals = ConstGauge::new(files.status().refusals);
             let help = "How many times the CA's files were not taken as they were";
@@ -215,7 +234,13 @@ mod tests {
 
     #[test]
     fn the_names_are_istios_to_the_letter() {
-        let metrics = Metrics::new(TestCa::new("td").bundles(), None);
+        let one = std::num::NonZeroUsize::MIN;
+        let limits = crate::admission::Limits {
+            waiting: one,
+            waiting_of_one_caller: one,
+        };
+        let admission = Admission::start(one, limits).unwrap();
+        let metrics = Metrics::new(TestCa::new("td").bundles(), None, admission);
         metrics.csr_received();
         metrics.csr_received();
         metrics.issued(Duration::from_micros(90));
@@ -230,6 +255,8 @@ mod tests {
             "citadel_server_success_cert_issuance_count 1",
             "mesh_ca_issuance_seconds_count 1",
             "mesh_ca_bundle_generation 1",
+            "mesh_ca_waiting 0",
+            "mesh_ca_turned_away 0",
         ] {
             assert!(
                 text.lines().any(|l| l == line),

@@ -2,8 +2,10 @@
 
 use ca_auth::{AuthzError, Refusal};
 use ca_core::{CsrError, SignError, TtlError};
+use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
+use crate::admission::{NotDone, RETRY_AFTER};
 use crate::audit::AuditError;
 
 /// Why a request got no certificate.
@@ -20,9 +22,9 @@ pub(crate) enum IssueError {
     #[error(transparent)]
     Sign(#[from] SignError),
     #[error(transparent)]
+    NotDone(#[from] NotDone),
+    #[error(transparent)]
     Audit(AuditError),
-    #[error("the request made the server panic: this is a defect")]
-    Panicked,
 }
 
 /// How a refusal is counted; the texts of the last four are Istio's `error` label.
@@ -33,6 +35,7 @@ pub(crate) enum Refused {
     Ttl,
     NotReady,
     CertificateGeneration,
+    Overload,
 }
 
 impl IssueError {
@@ -41,8 +44,11 @@ impl IssueError {
             Self::Authentication(_) | Self::Authorization(_) => Refused::Authentication,
             Self::Csr(_) | Self::Sign(SignError::Refused(_)) => Refused::Csr,
             Self::Ttl(_) => Refused::Ttl,
+            Self::NotDone(NotDone::TurnedAway) => Refused::Overload,
             Self::Sign(SignError::NotReady) => Refused::NotReady,
-            Self::Sign(_) | Self::Audit(_) | Self::Panicked => Refused::CertificateGeneration,
+            Self::Sign(_) | Self::Audit(_) | Self::NotDone(NotDone::Panicked) => {
+                Refused::CertificateGeneration
+            }
         }
     }
 
@@ -66,11 +72,23 @@ impl IssueError {
             Self::Csr(error) => (Code::InvalidArgument, signing_error(error)),
             Self::Ttl(error) => (Code::InvalidArgument, signing_error(error)),
             Self::Sign(error) => (sign_code(error), signing_error(error)),
+            // What agents of Istio try again after, by themselves.
+            Self::NotDone(error @ NotDone::TurnedAway) => {
+                (Code::ResourceExhausted, error.to_string())
+            }
             // Neither is the caller's business, and both may be over when it tries again.
             Self::Audit(_) => (Code::Unavailable, "request cannot be recorded".to_owned()),
-            Self::Panicked => (Code::Internal, "internal error".to_owned()),
+            Self::NotDone(NotDone::Panicked) => (Code::Internal, "internal error".to_owned()),
         };
-        Status::new(code, message)
+        let mut status = Status::new(code, message);
+        if status.code() == Code::ResourceExhausted {
+            let pushback =
+                MetadataValue::from(u64::try_from(RETRY_AFTER.as_millis()).unwrap_or(u64::MAX));
+            status
+                .metadata_mut()
+                .insert("grpc-retry-pushback-ms", pushback);
+        }
+        status
     }
 }
 
@@ -127,6 +145,7 @@ mod tests {
                 Code::Unauthenticated,
                 "request impersonation authentication failure",
             ),
+            (NotDone::TurnedAway.into(), Code::ResourceExhausted, "too many requests are waiting"),
         ];
         for (error, code, message) in cases {
             let status = error.to_status();
@@ -136,6 +155,15 @@ mod tests {
                 "{error:?}"
             );
         }
+    }
+
+    #[test]
+    fn who_is_turned_away_learns_when_to_come_back() {
+        let status = IssueError::from(NotDone::TurnedAway).to_status();
+        assert_eq!(
+            status.metadata().get("grpc-retry-pushback-ms").unwrap(),
+            "200"
+        );
     }
 
     #[tokio::test]
