@@ -1,4 +1,4 @@
-//! `demo`: a CA, two workloads, mutual TLS between them and a live rotation, in one minute.
+//! `demo`: a CA, two workloads, mutual TLS between them and a live rotation, in a few seconds.
 
 use std::time::{Duration, Instant};
 

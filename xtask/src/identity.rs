@@ -72,7 +72,6 @@ pub(crate) struct Leaf {
     pub(crate) serial: String,
     /// Every name in the subject alternative name, as `URI:...` or with another label.
     pub(crate) names: Vec<String>,
-    pub(crate) lifetime: Duration,
 }
 
 impl Leaf {
@@ -83,14 +82,9 @@ impl Leaf {
             .context("bad subject alternative name")?
             .map(|san| san.value.general_names.iter().map(print_name).collect())
             .unwrap_or_default();
-        let validity = certificate.validity();
-        let seconds = validity.not_after.timestamp() - validity.not_before.timestamp();
         Ok(Self {
             serial: format!("{:x}", certificate.serial),
             names,
-            lifetime: Duration::from_secs(
-                u64::try_from(seconds).context("it ends before it begins")?,
-            ),
         })
     }
 
