@@ -14,8 +14,11 @@ fuzz_target!(|input: &str| {
     let Some(caller) = token::judge(&authorization) else {
         return;
     };
-    let read = |text| serde_json::from_str::<Value>(text).expect("JSON");
-    let (header, claims) = (read(header), read(claims));
+    let read = |text| serde_json::from_str::<Value>(text).ok();
+    let (Some(header), Some(claims)) = (read(header), read(claims)) else {
+        // Claims that are none of our business may hold numbers that no other reader can hold.
+        return;
+    };
     assert_eq!(header["alg"], "EdDSA");
     assert!(header["crit"].is_null());
     assert!(header["kid"].is_null() || header["kid"] == "ed");
