@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ca_core::{BoxFuture, IdentityError, TrustDomain};
+use ca_core::{BoxFuture, IdentityError, SpiffeId, TrustDomain};
 use jsonwebtoken::Algorithm;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -15,6 +15,7 @@ use crate::caller::{Caller, Identities, Pod, ServiceAccount, Source, SubjectErro
 use crate::evidence::Evidence;
 use crate::issuer_keys::IssuerKeys;
 use crate::key_source::{KeySource, KeysUnavailable};
+use crate::subject_rule::{ClaimError, SubjectRule};
 
 /// Accepts JSON Web Tokens (RFC 7519) in the compact form, signed by one issuer.
 ///
@@ -25,7 +26,8 @@ use crate::key_source::{KeySource, KeysUnavailable};
 ///   [`with_clock_skew`](Self::with_clock_skew).
 /// - `nbf` may be at most [`NOT_BEFORE_LEEWAY`](Self::NOT_BEFORE_LEEWAY) in the future.
 /// - `sub` must be exactly `system:serviceaccount:<namespace>:<service account>`. Where the claims of
-///   Kubernetes are there as well, they must agree with it.
+///   Kubernetes are there as well, they must agree with it. For issuers that are not Kubernetes, see
+///   [`with_subject_rule`](Self::with_subject_rule).
 ///
 /// A token whose key is not known makes us look for newer keys once, and then is judged again.
 #[derive(Clone, Debug)]
@@ -35,6 +37,7 @@ pub struct JwtAuthenticator {
     audiences: Audiences,
     issuer: Option<String>,
     clock_skew: Duration,
+    subject: SubjectRule,
 }
 
 impl JwtAuthenticator {
@@ -62,6 +65,7 @@ impl JwtAuthenticator {
             audiences,
             issuer: None,
             clock_skew: Duration::ZERO,
+            subject: SubjectRule::default(),
         }
     }
 
@@ -81,6 +85,13 @@ impl JwtAuthenticator {
         self
     }
 
+    /// Changes how tokens name their bearers.
+    #[must_use]
+    pub fn with_subject_rule(mut self, rule: SubjectRule) -> Self {
+        self.subject = rule;
+        self
+    }
+
     async fn judge(&self, token: &str, now: OffsetDateTime) -> Result<Caller, TokenError> {
         let token = SignedToken::read(token)?;
         if self.issuer.is_some() && self.issuer != token.claims.iss {
@@ -96,11 +107,16 @@ impl JwtAuthenticator {
             let newer = self.keys.newer(&keys).await?.ok_or(error)?;
             token.verify(&newer)?;
         }
-        self.accept(token.claims, now)
+        self.accept(token.claims, &token.claims_json, now)
     }
 
     /// Judges claims that the issuer has made.
-    fn accept(&self, claims: Claims, now: OffsetDateTime) -> Result<Caller, TokenError> {
+    fn accept(
+        &self,
+        claims: Claims,
+        json: &[u8],
+        now: OffsetDateTime,
+    ) -> Result<Caller, TokenError> {
         let exp = instant(claims.exp);
         let expires = exp.saturating_add(self.clock_skew);
         if expires <= now {
@@ -116,19 +132,27 @@ impl JwtAuthenticator {
                 found: claims.aud.shown(),
             });
         }
-        let account = ServiceAccount::from_user_name(&claims.sub)?;
-        let identity = account
-            .identity(&self.trust_domain)
-            .map_err(TokenError::Identity)?;
         let source = Source::Token {
-            issuer: claims.iss.map(excerpt),
+            // As it was configured, which is what it says: whole, because policies go by it.
+            issuer: self.issuer.clone().or(claims.iss.map(excerpt)),
         };
-        let mut caller = Caller::new(NAME, source, Identities::from(identity), expires);
-        if let Some(kubernetes) = claims.kubernetes {
-            caller.pod = kubernetes.pod_of(&account)?;
+        let caller =
+            |identity: SpiffeId| Caller::new(NAME, source, Identities::from(identity), expires);
+        match &self.subject {
+            SubjectRule::ServiceAccount => {
+                let account = ServiceAccount::from_user_name(&claims.sub)?;
+                let identity = account
+                    .identity(&self.trust_domain)
+                    .map_err(TokenError::Identity)?;
+                let mut caller = caller(identity);
+                if let Some(kubernetes) = claims.kubernetes {
+                    caller.pod = kubernetes.pod_of(&account)?;
+                }
+                caller.service_account = Some(account);
+                Ok(caller)
+            }
+            SubjectRule::Claims(rule) => Ok(caller(rule.identity(json, &self.trust_domain)?)),
         }
-        caller.service_account = Some(account);
-        Ok(caller)
     }
 }
 
@@ -140,6 +164,8 @@ struct SignedToken<'a> {
     header: Header,
     algorithm: Algorithm,
     claims: Claims,
+    /// The same claims as they came, for rules that need other ones.
+    claims_json: Vec<u8>,
 }
 
 impl<'a> SignedToken<'a> {
@@ -156,17 +182,19 @@ impl<'a> SignedToken<'a> {
         let message = &token.as_bytes()[..header.len() + 1 + claims.len()];
         let signature = decode(signature).ok_or(TokenError::Form)?;
 
-        let header: Header = read("header", header)?;
+        let header: Header = parse("header", &decode(header).ok_or(TokenError::Form)?)?;
         if header.crit.is_some() {
             // RFC 7515, 4.1.11: who does not know an extension that is critical must refuse.
             return Err(TokenError::CriticalExtension);
         }
         let algorithm = header.alg.parse().map_err(|_| header.refused_algorithm())?;
+        let claims_json = decode(claims).ok_or(TokenError::Form)?;
         Ok(Self {
             message,
             signature,
             algorithm,
-            claims: read("claims", claims)?,
+            claims: parse("claims", &claims_json)?,
+            claims_json,
             header,
         })
     }
@@ -307,6 +335,9 @@ pub enum TokenError {
         /// What the token says.
         found: String,
     },
+    /// The claims do not name anybody.
+    #[error(transparent)]
+    Claims(#[from] ClaimError),
     /// The subject is not a service account.
     #[error("subject: {0}")]
     Subject(#[from] SubjectError),
@@ -414,10 +445,9 @@ impl KubernetesClaims {
     }
 }
 
-fn read<T: DeserializeOwned>(part: &'static str, encoded: &str) -> Result<T, TokenError> {
-    let json = decode(encoded).ok_or(TokenError::Form)?;
+fn parse<T: DeserializeOwned>(part: &'static str, json: &[u8]) -> Result<T, TokenError> {
     // The library's own message would quote what it found.
-    serde_json::from_slice(&json).map_err(|error| TokenError::Json {
+    serde_json::from_slice(json).map_err(|error| TokenError::Json {
         part,
         column: error.column(),
     })

@@ -58,6 +58,7 @@ mod key_source;
 mod local_issuer;
 #[cfg(feature = "http")]
 mod remote_keys;
+mod subject_rule;
 
 pub use authenticator::{Authenticator, Authenticators, AuthnError, Plaintext, Reason, Refusal};
 pub use authorizer::{Authorizer, AuthzError, Grant};
@@ -74,3 +75,6 @@ pub use key_source::{KeySource, KeysUnavailable};
 pub use local_issuer::{LocalIssuer, LocalIssuerError};
 #[cfg(feature = "http")]
 pub use remote_keys::{KeySchedule, KeyStatus, RemoteKeys};
+pub use subject_rule::{
+    ClaimError, ClaimName, ClaimRule, IdentityTemplate, SubjectRule, TemplateError,
+};

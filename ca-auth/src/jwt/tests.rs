@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::evidence::Transport;
 use crate::local_issuer::LocalIssuer;
+use crate::subject_rule::ClaimRule;
 use ca_core::{KeyKind, PrivateKey, SigningKey as _};
 
 const NOW: i64 = 1_800_000_000;
@@ -861,6 +862,42 @@ async fn an_unknown_key_is_looked_for_once_and_who_cannot_be_asked_is_told_from_
     };
     let (verdict, asked) = judge(&place, &nameless).await;
     assert!(good(&verdict) && asked == 1, "{verdict:?}");
+}
+
+#[test]
+fn an_issuer_that_is_not_kubernetes_names_its_bearers_by_a_rule() {
+    let issuer = Issuer::new(KeyKind::EcdsaP256);
+    let template = "spiffe://{trust_domain}/ns/{claim:team}/sa/{claim:app}";
+    let rule =
+        ClaimRule::new(template.parse().unwrap()).requiring("org".parse().unwrap(), "example");
+    let jwt = issuer
+        .authenticator()
+        .with_subject_rule(SubjectRule::Claims(rule));
+    let judge = |changes: Value| {
+        let token = issuer.signed(&claims(changes));
+        jwt.judge_now(&token, at(NOW))
+    };
+    let good = json!({ "sub": "1234", "team": "shop", "app": "cart", "org": "example" });
+    let caller = judge(good).unwrap();
+    let expected = "spiffe://cluster.local/ns/shop/sa/cart".parse().unwrap();
+    assert_eq!(caller.identities.as_slice(), [expected]);
+    // Nobody vouches that this account exists in Kubernetes: such a caller is never a node proxy.
+    assert_eq!((caller.service_account, caller.pod), (None, None));
+
+    for bad in [
+        json!({ "team": "shop", "app": "cart" }),
+        json!({ "team": "shop", "app": "cart", "org": "other" }),
+        json!({ "team": "shop", "org": "example" }),
+        json!({ "team": "shop", "app": "a/b", "org": "example" }),
+    ] {
+        let verdict = judge(bad.clone());
+        assert!(
+            matches!(verdict, Err(TokenError::Claims(_))),
+            "{bad}: {verdict:?}"
+        );
+    }
+    // A service account is not what this issuer speaks of.
+    assert!(judge(json!({})).is_err());
 }
 
 #[test]
