@@ -1,5 +1,7 @@
 //! Who is calling, as far as the evidence proves it.
 
+use std::net::IpAddr;
+
 use ca_core::{IdentityError, SpiffeId, TrustDomain};
 use time::OffsetDateTime;
 
@@ -53,6 +55,11 @@ pub enum Source {
     Token {
         /// Its `iss` claim.
         issuer: Option<String>,
+    },
+    /// A certificate of the mesh that a trusted proxy has verified.
+    ForwardedCertificate {
+        /// Where the proxy is.
+        proxy: Option<IpAddr>,
     },
 }
 

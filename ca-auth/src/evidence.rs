@@ -26,6 +26,7 @@ pub struct Evidence {
     bearer_token: Option<BearerToken>,
     peer_address: Option<SocketAddr>,
     cluster: Option<String>,
+    forwarded_certificates: Vec<String>,
 }
 
 /// How the request travelled. Only an encrypted connection can carry a client certificate.
@@ -49,6 +50,7 @@ impl Evidence {
             bearer_token: None,
             peer_address: None,
             cluster: None,
+            forwarded_certificates: Vec::new(),
         }
     }
 
@@ -73,6 +75,14 @@ impl Evidence {
     #[must_use]
     pub fn with_cluster(mut self, cluster: impl Into<String>) -> Self {
         self.cluster = Some(cluster.into()).filter(|name| !name.is_empty());
+        self
+    }
+
+    /// Adds one value of the `x-forwarded-client-cert` header. To be called for every value: that there
+    /// are several is evidence too.
+    #[must_use]
+    pub fn with_forwarded_certificate(mut self, value: impl Into<String>) -> Self {
+        self.forwarded_certificates.push(value.into());
         self
     }
 
@@ -102,6 +112,11 @@ impl Evidence {
     /// The cluster the caller says it is in: a claim, not a fact.
     pub fn cluster(&self) -> Option<&str> {
         self.cluster.as_deref()
+    }
+
+    /// What the sender says of a client certificate it has seen: **anybody can say that**.
+    pub fn forwarded_certificates(&self) -> &[String] {
+        &self.forwarded_certificates
     }
 }
 

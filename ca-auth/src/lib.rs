@@ -43,11 +43,13 @@
 //! # }
 //! ```
 
+mod address_range;
 mod authenticator;
 mod authorizer;
 mod caller;
 mod client_certificate;
 mod evidence;
+mod forwarded_certificate;
 #[cfg(feature = "http")]
 mod https;
 mod issuer_keys;
@@ -60,11 +62,15 @@ mod local_issuer;
 mod remote_keys;
 mod subject_rule;
 
+pub use address_range::{AddressRange, AddressRangeError, TrustedProxies};
 pub use authenticator::{Authenticator, Authenticators, AuthnError, Plaintext, Reason, Refusal};
 pub use authorizer::{Authorizer, AuthzError, Grant};
 pub use caller::{Caller, Identities, Pod, ServiceAccount, Source, SubjectError};
 pub use client_certificate::ClientCertificateAuthenticator;
 pub use evidence::{BearerToken, Evidence, Transport};
+pub use forwarded_certificate::{
+    ForwardedCertificate, ForwardedCertificateAuthenticator, ForwardedError,
+};
 #[cfg(feature = "http")]
 pub use https::{DocumentUrl, FetchError, HttpsClient, HttpsClientError, UrlError};
 pub use issuer_keys::{IssuerKeys, IssuerKeysError};
