@@ -1,24 +1,49 @@
 //! For which names a caller may ask.
 
-use ca_core::{IdentityError, SpiffeId};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ca_core::{IdentityError, PublicKeyKind, SpiffeId};
 
 use crate::caller::{Caller, Identities};
+use crate::policy::{Limits, Policy, RuleName, Verdict};
 
-/// Decides for which names a caller gets a certificate: its own, or one of its own.
+/// Decides for which names a caller gets a certificate: its own, one of its own, or what a policy says.
 ///
 /// This is the one place where names are granted. Node proxies, which ask on behalf of the pods on their
 /// node, will be decided here too; then the authorizer holds what it knows of pods, and the call stays
 /// as it is.
 #[derive(Debug)]
 pub struct Authorizer {
-    /// Keeps construction here, for the knowledge that other rules will need.
-    _rules: (),
+    policy: CurrentPolicy,
+}
+
+#[derive(Debug)]
+enum CurrentPolicy {
+    Fixed(Arc<Policy>),
+    #[cfg(feature = "files")]
+    Followed(ca_core::files::FollowedFiles<Policy>),
 }
 
 impl Authorizer {
     /// Every caller gets its own names and no others.
     pub fn own_names() -> Self {
-        Self { _rules: () }
+        Self::by_policy(Policy::own_names())
+    }
+
+    /// Decides by a policy.
+    pub fn by_policy(policy: Policy) -> Self {
+        Self {
+            policy: CurrentPolicy::Fixed(Arc::new(policy)),
+        }
+    }
+
+    /// Decides by a policy in a file, as of the last time that it could be read.
+    #[cfg(feature = "files")]
+    pub fn by_policy_file(file: ca_core::files::FollowedFiles<Policy>) -> Self {
+        Self {
+            policy: CurrentPolicy::Followed(file),
+        }
     }
 
     /// Grants the caller's names; or, when it asks `on_behalf_of` one name, that name alone.
@@ -26,25 +51,66 @@ impl Authorizer {
     /// An empty `on_behalf_of` is the same as none: that is how the wire says it.
     ///
     /// # Errors
-    /// When the caller asks for a name that it does not hold.
+    /// When the caller asks for a name that it may not have. When one of its own names is refused, so are
+    /// the others: it asked for all of them.
     pub fn authorize(
         &self,
         caller: Caller,
         on_behalf_of: Option<&str>,
     ) -> Result<Grant, AuthzError> {
-        let Some(wanted) = on_behalf_of.filter(|name| !name.is_empty()) else {
-            let identities = caller.identities.clone();
-            return Ok(Grant { caller, identities });
+        let identities = match on_behalf_of.filter(|name| !name.is_empty()) {
+            None => caller.identities.clone(),
+            Some(wanted) => Identities::from(wanted.parse::<SpiffeId>()?),
         };
-        let wanted: SpiffeId = wanted.parse()?;
-        if !caller.identities.as_slice().contains(&wanted) {
-            return Err(AuthzError::NotItsName {
-                caller: Box::new(caller.identities),
-                wanted,
-            });
+        // Taken once: all names of a request are judged by one policy.
+        let policy = self.policy.current();
+        let mut limits = Limits::default();
+        let mut rules = Vec::new();
+        for wanted in identities.as_slice() {
+            match policy.judge(&caller, wanted) {
+                Verdict::Allowed { by, limits: more } => {
+                    rules.push(by);
+                    limits.merge(more);
+                }
+                Verdict::Denied(rule) => {
+                    return Err(AuthzError::Denied {
+                        caller: Box::new(caller.identities),
+                        wanted: wanted.clone(),
+                        rule,
+                    });
+                }
+                Verdict::NotAllowed => {
+                    return Err(AuthzError::NotItsName {
+                        caller: Box::new(caller.identities),
+                        wanted: wanted.clone(),
+                    });
+                }
+            }
         }
-        let identities = Identities::from(wanted);
-        Ok(Grant { caller, identities })
+        rules.extend(limits.rules().cloned());
+        let mut seen = Vec::new();
+        rules.retain(|rule| {
+            !seen.contains(rule) && {
+                seen.push(rule.clone());
+                true
+            }
+        });
+        Ok(Grant {
+            caller,
+            identities,
+            limits,
+            rules: rules.into(),
+        })
+    }
+}
+
+impl CurrentPolicy {
+    fn current(&self) -> Arc<Policy> {
+        match self {
+            Self::Fixed(policy) => Arc::clone(policy),
+            #[cfg(feature = "files")]
+            Self::Followed(file) => file.current(),
+        }
     }
 }
 
@@ -52,14 +118,16 @@ impl Authorizer {
 /// without a decision:
 ///
 /// ```compile_fail,E0451
-/// fn forge(caller: ca_auth::Caller, identities: ca_auth::Identities) -> ca_auth::Grant {
-///     ca_auth::Grant { caller, identities }
+/// fn forge(grant: ca_auth::Grant, caller: ca_auth::Caller) -> ca_auth::Grant {
+///     ca_auth::Grant { caller, ..grant }
 /// }
 /// ```
 #[derive(Debug)]
 pub struct Grant {
     caller: Caller,
     identities: Identities,
+    limits: Limits,
+    rules: Box<[RuleName]>,
 }
 
 impl Grant {
@@ -71,6 +139,39 @@ impl Grant {
     /// The names that may be certified: at least one.
     pub fn identities(&self) -> &[SpiffeId] {
         self.identities.as_slice()
+    }
+
+    /// The rules that made the decision: those that granted a name, then those that limit the certificate.
+    pub fn rules(&self) -> &[RuleName] {
+        &self.rules
+    }
+
+    /// The longest lifetime of the certificate, if a policy limits it. **To be applied by whoever signs**;
+    /// see [`lifetime`](Self::lifetime).
+    pub fn max_ttl(&self) -> Option<Duration> {
+        self.limits.max_ttl()
+    }
+
+    /// The lifetime that the caller gets where it would get `resolved` without a policy. Shortened and not
+    /// refused: agents ask for the same everywhere, and go by what they get.
+    pub fn lifetime(&self, resolved: Duration) -> Duration {
+        self.limits
+            .max_ttl()
+            .map_or(resolved, |max| resolved.min(max))
+    }
+
+    /// Whether the certificate may be for such a key. **To be asked by whoever signs.**
+    ///
+    /// # Errors
+    /// When a rule of the policy does not accept it.
+    pub fn check_key(&self, kind: PublicKeyKind) -> Result<(), KeyRefused> {
+        match self.limits.refuses(kind) {
+            None => Ok(()),
+            Some(rule) => Err(KeyRefused {
+                kind,
+                rule: rule.clone(),
+            }),
+        }
     }
 
     /// The names that may be certified, owned.
@@ -86,14 +187,32 @@ pub enum AuthzError {
     /// What it asks for is not a SPIFFE ID.
     #[error("asks on behalf of something that is no identity: {0}")]
     NotAnIdentity(#[from] IdentityError),
-    /// It asks for a name that is not among its own.
-    #[error("{} asks on behalf of {wanted}", names(caller))]
+    /// It asks for a name that it has not proved to be its own, and no rule lets it.
+    #[error("{} asks for {wanted}, which no rule allows", names(caller))]
     NotItsName {
         /// The caller's own names.
         caller: Box<Identities>,
         /// The name it asks for.
         wanted: SpiffeId,
     },
+    /// A policy refuses what it asks for.
+    #[error("{} asks for {wanted}, which {rule} denies", names(caller))]
+    Denied {
+        /// The caller's own names.
+        caller: Box<Identities>,
+        /// The name it asks for.
+        wanted: SpiffeId,
+        /// The rule.
+        rule: RuleName,
+    },
+}
+
+/// A policy does not accept such a key for this name. The caller may be told: it has the name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a key of kind {kind} is not accepted by {rule}")]
+pub struct KeyRefused {
+    kind: PublicKeyKind,
+    rule: RuleName,
 }
 
 fn names(identities: &Identities) -> String {

@@ -52,19 +52,21 @@ mod evidence;
 mod forwarded_certificate;
 #[cfg(feature = "http")]
 mod https;
+mod identity_pattern;
 mod issuer_keys;
 mod jwt;
 #[cfg(feature = "http")]
 mod key_place;
 mod key_source;
 mod local_issuer;
+mod policy;
 #[cfg(feature = "http")]
 mod remote_keys;
 mod subject_rule;
 
 pub use address_range::{AddressRange, AddressRangeError, TrustedProxies};
 pub use authenticator::{Authenticator, Authenticators, AuthnError, Plaintext, Reason, Refusal};
-pub use authorizer::{Authorizer, AuthzError, Grant};
+pub use authorizer::{Authorizer, AuthzError, Grant, KeyRefused};
 pub use caller::{Caller, Identities, Pod, ServiceAccount, Source, SubjectError};
 pub use client_certificate::ClientCertificateAuthenticator;
 pub use evidence::{BearerToken, Evidence, Transport};
@@ -73,12 +75,14 @@ pub use forwarded_certificate::{
 };
 #[cfg(feature = "http")]
 pub use https::{DocumentUrl, FetchError, HttpsClient, HttpsClientError, UrlError};
+pub use identity_pattern::{IdentityPattern, PatternError};
 pub use issuer_keys::{IssuerKeys, IssuerKeysError};
 pub use jwt::{Audiences, JwtAuthenticator, TokenError};
 #[cfg(feature = "http")]
 pub use key_place::{KeyPlace, KeyPlaceError};
 pub use key_source::{KeySource, KeysUnavailable};
 pub use local_issuer::{LocalIssuer, LocalIssuerError};
+pub use policy::{Policy, PolicyError, Problem, RuleName};
 #[cfg(feature = "http")]
 pub use remote_keys::{KeySchedule, KeyStatus, RemoteKeys};
 pub use subject_rule::{
