@@ -300,6 +300,12 @@ fn read_facts(der: &[u8]) -> Result<Facts, CertificateError> {
     let names: Vec<_> = presented.iter().filter_map(read_name).collect();
     let date =
         |seconds: i64| OffsetDateTime::from_unix_timestamp(seconds).map_err(|e| malformed(&e));
+    // The parser stops at the first part of a name that it cannot read, and gives out what is in front of it.
+    for name in [parsed.issuer(), parsed.subject()] {
+        if !is_whole(name.as_raw()) {
+            return Err(malformed(&"a name in it does not read"));
+        }
+    }
     Ok(Facts {
         serial: range_in(der, parsed.raw_serial()).ok_or_else(|| malformed(&"serial number"))?,
         issuer: range_in(der, parsed.issuer().as_raw()).ok_or_else(|| malformed(&"issuer"))?,
@@ -338,6 +344,12 @@ fn read_name(name: &GeneralName<'_>) -> Option<SubjectName> {
         .map(SubjectName::Ip),
         _ => None,
     }
+}
+
+/// Whether the bytes are one value of DER, to its end.
+pub(crate) fn is_whole(der: &[u8]) -> bool {
+    use der::Decode as _;
+    der::AnyRef::from_der(der).is_ok()
 }
 
 /// Where `part` lies in `whole`, if it does.

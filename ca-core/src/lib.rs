@@ -13,7 +13,7 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `store` | [`DirectoryStore`](crate::DirectoryStore), the crash-safe directory that holds a CA's key |
+//! | `store` | [`DirectoryStore`], the crash-safe directory that holds a CA's key |
 //! | `aws-lc-rs` | [`crypto::AWS_LC_RS`], a second cryptographic backend beside [`crypto::RING`] |
 //! | `files` | [`files`], which follows files that change under us |
 //! | `testing` | [`testing`], a throw-away CA |

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use x509_parser::prelude::FromDer as _;
 use x509_parser::revocation_list::CertificateRevocationList;
 
-use crate::certificate::{Certificate, read_signed};
+use crate::certificate::{Certificate, is_whole, read_signed};
 use crate::crypto::Backend;
 
 /// The revocation lists that go with a CA's chain: at least one, in the order given. Cheap to clone.
@@ -102,6 +102,9 @@ impl RevocationList {
         let (rest, list) = CertificateRevocationList::from_der(&der).map_err(|e| malformed(&e))?;
         if !rest.is_empty() {
             return Err(malformed(&"bytes follow it"));
+        }
+        if !is_whole(list.issuer().as_raw()) {
+            return Err(malformed(&"the issuer's name does not read"));
         }
         let next_update = list
             .next_update()

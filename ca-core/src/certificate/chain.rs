@@ -67,9 +67,11 @@ impl CertificateChain {
         let refused = |cause: webpki::Error| ChainError::Path(cause.to_string());
         let leaf = CertificateDer::from(self.leaf.der());
         let leaf = EndEntityCert::try_from(&leaf).map_err(refused)?;
+        // webpki does not look at key usage: whoever may not sign certificates is kept from it.
         let intermediates: Vec<_> = self
             .intermediates
             .iter()
+            .filter(|c| c.is_ca())
             .map(|c| CertificateDer::from(c.der()))
             .collect();
         let roots: Vec<_> = roots

@@ -17,27 +17,70 @@ impl CertificateChain {
         roots: &TrustBundle,
         backend: &Backend,
     ) -> Self {
-        let mut path: Vec<Certificate> = Vec::new();
-        loop {
-            let last = path.last().unwrap_or(&leaf);
-            // Enough: a root, or somebody whom a root has signed.
-            if roots.contains(last)
-                || roots
-                    .certificates()
-                    .iter()
-                    .any(|root| last.is_signed_by(root, backend))
-            {
-                break;
-            }
-            let next = pool.iter().find(|candidate| {
-                **candidate != leaf
-                    && !path.contains(candidate)
-                    && last.is_signed_by(candidate, backend)
-            });
-            let Some(next) = next else { break };
-            path.push(next.clone());
-        }
+        let mut search = Search {
+            pool,
+            roots,
+            backend,
+            checks_left: MAX_CHECKS,
+            longest: Vec::new(),
+        };
+        let path = search
+            .upwards_from(&leaf, &mut Vec::new())
+            .unwrap_or(search.longest);
         Self::new(leaf, path)
+    }
+}
+
+/// Looks for a way up, and back down where a way ends: during a change of roots an intermediate is often there twice, signed
+/// by the old root and by the new one.
+struct Search<'a> {
+    pool: &'a [Certificate],
+    roots: &'a TrustBundle,
+    backend: &'a Backend,
+    /// Signatures that may still be checked: a heap that is made to be searched for ever is not.
+    checks_left: usize,
+    /// The longest way that led nowhere, for whoever is to say what is missing.
+    longest: Vec<Certificate>,
+}
+
+impl Search<'_> {
+    /// The certificates above `last` up to one that a root has signed.
+    fn upwards_from(
+        &mut self,
+        last: &Certificate,
+        path: &mut Vec<Certificate>,
+    ) -> Option<Vec<Certificate>> {
+        let roots = self.roots;
+        if roots.contains(last)
+            || roots
+                .certificates()
+                .iter()
+                .any(|root| self.is_signed(last, root))
+        {
+            return Some(path.clone());
+        }
+        if path.len() > self.longest.len() {
+            self.longest.clone_from(path);
+        }
+        for candidate in self.pool {
+            if path.contains(candidate) || candidate == last || !self.is_signed(last, candidate) {
+                continue;
+            }
+            path.push(candidate.clone());
+            if let Some(found) = self.upwards_from(candidate, path) {
+                return Some(found);
+            }
+            path.pop();
+        }
+        None
+    }
+
+    fn is_signed(&mut self, certificate: &Certificate, issuer: &Certificate) -> bool {
+        if certificate.issuer_der() != issuer.subject_der() || self.checks_left == 0 {
+            return false;
+        }
+        self.checks_left -= 1;
+        certificate.is_signed_by(issuer, self.backend)
     }
 }
 
@@ -81,3 +124,6 @@ pub(crate) fn read_signed(der: &[u8]) -> der::Result<Signed<'_>> {
     reader.finish()?;
     Ok(signed)
 }
+
+/// Far more than any real heap of certificates needs.
+const MAX_CHECKS: usize = 256;

@@ -5,6 +5,8 @@ use crate::identity::SubjectName;
 use crate::testing::{TestCa, now};
 use crate::trust::TrustBundle;
 
+mod pkits;
+
 fn names() -> Vec<SubjectName> {
     [
         "spiffe://cluster.local/ns/shop/sa/cart",
@@ -149,4 +151,29 @@ fn the_fingerprint_is_the_sha_256_of_the_der_in_pairs() {
     assert_eq!(shown.len(), 32 * 3 - 1);
     let first = ring::digest::digest(&ring::digest::SHA256, chain.leaf().der()).as_ref()[0];
     assert!(shown.starts_with(&format!("{first:02X}:")));
+}
+
+#[test]
+fn a_name_that_reads_only_in_part_is_no_name() {
+    // The set inside the subject's first part becomes a sequence: readers that stop there would see an empty name.
+    let der = issued().1.leaf().der().to_vec();
+    let root = TestCa::new("cluster.local").roots().certificates()[0].clone();
+    let subject = root.subject_der().to_vec();
+    let at = root
+        .der()
+        .windows(subject.len())
+        .rposition(|window| window == subject)
+        .unwrap();
+    for (offset, tag) in [(2, 0x30), (4, 0x34)] {
+        let mut changed = root.der().to_vec();
+        changed[at + offset] = tag;
+        assert!(
+            matches!(
+                Certificate::from_der(changed),
+                Err(CertificateError::Malformed(_))
+            ),
+            "{offset}"
+        );
+    }
+    Certificate::from_der(der).unwrap();
 }

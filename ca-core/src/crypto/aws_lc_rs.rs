@@ -15,13 +15,12 @@ use crate::key::{Curve, KeyError, KeyKind, KeyParts};
 /// The `aws-lc-rs` library.
 pub static AWS_LC_RS: Backend = Backend {
     name: "aws-lc-rs",
+    // Those that ring has, so that which backend is used does not decide what is accepted.
     verifiers: &[
         verify::ECDSA_P256_SHA256,
         verify::ECDSA_P256_SHA384,
-        verify::ECDSA_P256_SHA512,
         verify::ECDSA_P384_SHA256,
         verify::ECDSA_P384_SHA384,
-        verify::ECDSA_P384_SHA512,
         verify::ED25519,
         verify::RSA_PKCS1_2048_8192_SHA256,
         verify::RSA_PKCS1_2048_8192_SHA384,

@@ -66,7 +66,7 @@ impl AuthorityState {
                 cause: "missing".into(),
             })
         };
-        let key = |name| PrivateKey::from_pem_with(&*required(name)?, backend).map_err(bad(name));
+        let key = |name| PrivateKey::from_pem_with(&required(name)?, backend).map_err(bad(name));
         let certificate = |name| Certificate::from_pem(&required(name)?).map_err(bad(name));
         let intermediates = match required(CHAIN)? {
             chain if chain.is_empty() => Vec::new(),

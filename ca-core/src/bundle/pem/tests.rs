@@ -191,3 +191,44 @@ fn revocation_lists_are_optional_judged_apart_and_can_be_cleared() {
     let bundle = load(&parts).unwrap().with_revocation_lists(None);
     assert!(bundle.revocation_lists().is_none());
 }
+
+#[test]
+fn a_cross_signed_copy_in_front_does_not_hide_the_way_to_the_root() {
+    // One intermediate, certified by the root that is going and by the one that is coming.
+    let (old, new) = (TestCa::new("td"), TestCa::new("td"));
+    let key = PrivateKey::generate(KeyKind::EcdsaP256).unwrap();
+    let csr = Csr::from_pem(create_csr_pem(&key, &[]).unwrap().as_bytes()).unwrap();
+    let request = CaRequest::new(csr, "td", "middle", Duration::from_secs(3600));
+    let by = |root: &TestCa| {
+        root.authority()
+            .issue_ca(&request, now())
+            .unwrap()
+            .chain()
+            .leaf()
+            .clone()
+    };
+    let (by_old, by_new) = (by(&old), by(&new));
+    let authority = {
+        let chain = CertificateChain::new(by_new.clone(), []);
+        let bundle = KeyCertBundle::new(Arc::new(key), chain, new.roots(), now()).unwrap();
+        crate::LocalAuthority::new(crate::BundleStore::new(bundle))
+    };
+    let (_, issued) = authority
+        .issue_with_new_key(
+            vec!["a.example".parse().unwrap()],
+            Duration::from_secs(60),
+            now(),
+        )
+        .unwrap();
+    let leaf = issued.chain().leaf().clone();
+    for pool in [
+        [by_old.clone(), by_new.clone()],
+        [by_new.clone(), by_old.clone()],
+    ] {
+        for (roots, expected) in [(new.roots(), &by_new), (old.roots(), &by_old)] {
+            let chain = CertificateChain::ordered(leaf.clone(), &pool, &roots, &RING);
+            assert_eq!(chain.intermediates(), std::slice::from_ref(expected));
+            chain.verify(&roots, now()).unwrap();
+        }
+    }
+}
