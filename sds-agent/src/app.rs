@@ -32,6 +32,7 @@ pub struct App {
     admin_address: SocketAddr,
     output: Option<OutputFolder>,
     renew_now: Arc<Notify>,
+    metrics: Arc<Metrics>,
 }
 
 /// Tells an [`App`] to finish. Clones tell the same app.
@@ -47,10 +48,12 @@ impl App {
     /// that cannot be reached is not an error: it may come.
     pub fn build(config: Config) -> Result<Self, AppError> {
         let mounted = Mounted::find(&config.mounted.folders, config.output_dir.as_deref());
+        let metrics = Arc::new(Metrics::new());
         let ca = if config.mounted.only || mounted.is_complete() {
             None
         } else {
-            let ca = IstioCaClient::new(config.ca.clone().ok_or(AppError::NoCa)?);
+            let ca = config.ca.clone().ok_or(AppError::NoCa)?;
+            let ca = IstioCaClient::new(ca, Arc::clone(&metrics));
             ca.check_files()?;
             Some(ca)
         };
@@ -78,6 +81,7 @@ impl App {
             admin_address,
             output,
             renew_now,
+            metrics,
         })
     }
 
@@ -116,7 +120,7 @@ impl App {
     ///
     /// When a part of the agent ends before it was told to.
     pub async fn run(self, stop: Stop) -> Result<(), AppError> {
-        let metrics = Arc::new(Metrics::new());
+        let metrics = self.metrics;
         let (publisher, secrets) = secrets::channel(Arc::clone(&metrics), self.mounted.clone());
         let mut following = Vec::new();
         for (name, source) in self.mounted.sources() {

@@ -1,6 +1,6 @@
 //! What was typed. What it means is in [`Config`](crate::Config).
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use ca_core::TrustDomain;
 use clap::{
@@ -23,23 +23,41 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     pub ca_server_name: Option<String>,
 
-    /// PEM file with the roots that the CA's own certificate must lead to.
+    /// PEM file with the roots that the CA's own certificate must lead to, or SYSTEM
+    /// [default: root-cert.pem beside the provisioned certificate, or
+    /// ./var/run/secrets/istio/root-cert.pem].
     #[arg(
         long,
         env = "CA_ROOT_CA",
         value_name = "FILE",
-        default_value = "./var/run/secrets/istio/root-cert.pem"
+        value_parser = OsStringValueParser::new().map(PathBuf::from)
     )]
-    pub ca_root: PathBuf,
+    pub ca_root: Option<PathBuf>,
 
     /// File with the token that proves this workload's identity to the CA. Read again at each use.
+    /// Nothing: only a provisioned certificate does.
     #[arg(
         long,
         env = "TOKEN_FILE",
         value_name = "FILE",
-        default_value = "./var/run/secrets/tokens/istio-token"
+        default_value = "./var/run/secrets/tokens/istio-token",
+        value_parser = OsStringValueParser::new().map(PathBuf::from)
     )]
     pub token_file: PathBuf,
+
+    /// Folder with `cert-chain.pem` and `key.pem` that prove this workload's identity to the CA,
+    /// beside the token or without one. May be the output folder.
+    #[arg(
+        long,
+        env = "PROV_CERT",
+        value_name = "FOLDER",
+        value_parser = OsStringValueParser::new().map(PathBuf::from)
+    )]
+    pub prov_cert: Option<PathBuf>,
+
+    /// Header that goes along with each request to the CA. Also `CA_HEADER_<NAME>` in the environment.
+    #[arg(long = "ca-header", value_name = "NAME=VALUE")]
+    pub ca_headers: Vec<String>,
 
     /// Trust domain of the workload.
     #[arg(long, env = "TRUST_DOMAIN", default_value = "cluster.local")]
@@ -105,9 +123,14 @@ pub struct Args {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15020")]
     pub admin_listen: SocketAddr,
 
-    /// Cluster that the workload runs in, as the CA knows it.
-    #[arg(long, env = "CLUSTER_ID", default_value = "Kubernetes")]
-    pub cluster_id: String,
+    /// Cluster that the workload runs in, as the CA knows it [default: Kubernetes]. Also
+    /// `ISTIO_META_CLUSTER_ID` in the environment.
+    #[arg(long, env = "CLUSTER_ID")]
+    pub cluster_id: Option<String>,
+
+    /// As Istio's templates name it.
+    #[arg(long, env = "ISTIO_META_CLUSTER_ID", hide = true)]
+    pub istio_cluster_id: Option<String>,
 
     /// Signer that the CA should use [default: the CA's choice].
     #[arg(long, env = "ISTIO_META_CERT_SIGNER", value_name = "NAME")]
@@ -117,6 +140,28 @@ pub struct Args {
     #[arg(long, env = "LOG_LEVEL", default_value = "info")]
     pub log_level: Level,
 }
+
+impl Args {
+    /// Adds what the environment says under names that are not known beforehand.
+    #[must_use]
+    pub fn with_environment(
+        mut self,
+        variables: impl Iterator<Item = (OsString, OsString)>,
+    ) -> Self {
+        for (name, value) in variables {
+            let header = name
+                .to_str()
+                .and_then(|name| name.strip_prefix(HEADER_VARIABLE));
+            if let Some((header, value)) = header.zip(value.to_str()) {
+                self.ca_headers.push(format!("{header}={value}"));
+            }
+        }
+        self
+    }
+}
+
+/// Istio's agent takes a header from each variable that starts so.
+const HEADER_VARIABLE: &str = "CA_HEADER_";
 
 fn parse_mode(text: &str) -> Result<u32, String> {
     match u32::from_str_radix(text, 8) {
@@ -134,6 +179,20 @@ mod tests {
     #[test]
     fn flags_are_consistent() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn headers_come_from_the_environment_too() {
+        let args = "sds-agent --namespace a --service-account b --ca-header x=y".split(' ');
+        let variables = [
+            ("CA_HEADER_BAZ", "=baz"),
+            ("PATH", "/bin"),
+            ("XDS_HEADER_A", "b"),
+        ];
+        let variables = variables.map(|(name, value)| (name.into(), value.into()));
+        let args = Args::try_parse_from(args).unwrap();
+        let args = args.with_environment(variables.into_iter());
+        assert_eq!(args.ca_headers, ["x=y", "BAZ==baz"]);
     }
 
     #[test]

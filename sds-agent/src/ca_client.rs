@@ -7,6 +7,7 @@ mod istio;
 use std::{io, time::Duration};
 
 use ca_core::{BoxFuture, CertificateError, IssuedChain, TrustError};
+use tonic::Code;
 
 pub(crate) use address::CaAddress;
 pub(crate) use istio::IstioCaClient;
@@ -33,6 +34,12 @@ pub enum CaError {
     /// We have nothing to show.
     #[error(transparent)]
     Credential(#[from] TokenError),
+    /// We have nothing to show, and no token was meant to be there.
+    #[error("there is no client certificate, and no token file is configured")]
+    NoCredential,
+    /// What we have to show cannot be shown.
+    #[error("the client certificate cannot be used")]
+    ClientCertificate(#[source] rustls::Error),
     /// We do not know whom to trust.
     #[error("cannot read the CA's roots from {path}")]
     RootFile {
@@ -92,7 +99,7 @@ pub enum CaError {
         /// Who was asked.
         address: String,
         /// The gRPC status.
-        code: tonic::Code,
+        code: Code,
         /// What it says.
         message: String,
     },
@@ -118,7 +125,27 @@ pub enum CaError {
     AnswerRoots(#[source] TrustError),
 }
 
+impl CaError {
+    /// Whether it may well be over in a moment, so that a few quick tries are worth their while before
+    /// waiting in earnest. The codes are those that Istio's agent tries again on.
+    fn is_passing(&self) -> bool {
+        match self {
+            Self::Connect { .. } | Self::Http { .. } => true,
+            Self::Refused { code, .. } => matches!(
+                code,
+                Code::Cancelled
+                    | Code::DeadlineExceeded
+                    | Code::ResourceExhausted
+                    | Code::Aborted
+                    | Code::Internal
+                    | Code::Unavailable
+            ),
+            _ => false,
+        }
+    }
+}
+
 /// As gRPC writes it: `Unauthenticated`, `InvalidArgument`.
-fn code_name(code: tonic::Code) -> String {
+fn code_name(code: Code) -> String {
     format!("{code:?}")
 }

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use ca_core::{IdentityError, RenewalError, RenewalPolicy, SpiffeId};
 use rustls::pki_types::ServerName;
+use tonic::metadata::{Ascii, MetadataKey, MetadataValue};
 
 use crate::{args::Args, ca_client::CaAddress};
 
@@ -37,11 +38,28 @@ pub(crate) struct WorkloadConfig {
 pub(crate) struct IstioCaConfig {
     pub(crate) address: CaAddress,
     pub(crate) server_name: ServerName<'static>,
-    pub(crate) root_file: PathBuf,
-    pub(crate) token_file: PathBuf,
+    pub(crate) roots: CaRoots,
+    /// Without one, the client certificate has to do.
+    pub(crate) token_file: Option<PathBuf>,
+    /// Where a client certificate may lie.
+    pub(crate) provisioned: Option<PathBuf>,
     pub(crate) cluster_id: String,
     pub(crate) signer: Option<String>,
+    /// What goes along with each request.
+    pub(crate) headers: Vec<CaHeader>,
 }
+
+/// Where the roots are that the CA's own certificate must lead to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum CaRoots {
+    /// In a file.
+    File(PathBuf),
+    /// Where the operating system has its own.
+    System,
+}
+
+/// Name and value.
+pub(crate) type CaHeader = (MetadataKey<Ascii>, MetadataValue<Ascii>);
 
 /// What [`Mounted::find`](crate::secrets::Mounted::find) needs to know.
 #[derive(Clone, Debug)]
@@ -69,6 +87,9 @@ impl TryFrom<Args> for Config {
     type Error = ConfigError;
 
     fn try_from(args: Args) -> Result<Self, ConfigError> {
+        if args.file_mounted_certs && not_empty(args.prov_cert.clone()).is_some() {
+            return Err(ConfigError::MountedAndProvisioned);
+        }
         let identity =
             SpiffeId::workload(&args.trust_domain, &args.namespace, &args.service_account)?;
         let renewal = RenewalPolicy::new(args.renewal_ratio, args.renewal_jitter)?;
@@ -91,7 +112,7 @@ impl TryFrom<Args> for Config {
                 path: args.socket,
                 mode: args.socket_mode,
             },
-            output_dir: args.output_dir.filter(|path| !path.as_os_str().is_empty()),
+            output_dir: not_empty(args.output_dir),
             admin_listen: args.admin_listen,
         })
     }
@@ -107,16 +128,45 @@ impl IstioCaConfig {
         let name = name.unwrap_or_else(|| address.host().to_owned());
         let server_name =
             ServerName::try_from(name.clone()).map_err(|_| ConfigError::ServerName(name))?;
+        let provisioned = not_empty(args.prov_cert.clone());
+        let roots = match not_empty(args.ca_root.clone()) {
+            Some(path) if path.as_os_str() == "SYSTEM" => CaRoots::System,
+            Some(path) => CaRoots::File(path),
+            None => CaRoots::File(match &provisioned {
+                Some(folder) => folder.join("root-cert.pem"),
+                None => PathBuf::from("./var/run/secrets/istio/root-cert.pem"),
+            }),
+        };
+        let cluster_id = args.cluster_id.clone().or(args.istio_cluster_id.clone());
+        let headers = args.ca_headers.iter().map(|text| parse_header(text));
         Ok(Some(Self {
             address,
             server_name,
-            root_file: args.ca_root.clone(),
-            token_file: args.token_file.clone(),
-            cluster_id: args.cluster_id.clone(),
+            roots,
+            token_file: not_empty(Some(args.token_file.clone())),
+            provisioned,
+            cluster_id: cluster_id.unwrap_or_else(|| "Kubernetes".to_owned()),
+            headers: headers.collect::<Result<_, _>>()?,
             // Istio's templates set variables that are not in use to nothing.
             signer: args.cert_signer.clone().filter(|name| !name.is_empty()),
         }))
     }
+}
+
+/// Istio's templates set variables that are not in use to nothing.
+fn not_empty(path: Option<PathBuf>) -> Option<PathBuf> {
+    path.filter(|path| !path.as_os_str().is_empty())
+}
+
+/// `name=value`, where the value may have more of the sign.
+fn parse_header(text: &str) -> Result<CaHeader, ConfigError> {
+    let wrong = || ConfigError::Header(text.split('=').next().unwrap_or_default().to_owned());
+    let (name, value) = text.split_once('=').ok_or_else(wrong)?;
+    // HTTP/2 has no capitals.
+    let name =
+        MetadataKey::from_bytes(name.to_ascii_lowercase().as_bytes()).map_err(|_| wrong())?;
+    let value = MetadataValue::try_from(value).map_err(|_| wrong())?;
+    Ok((name, value))
 }
 
 /// Flags that cannot be meant.
@@ -132,6 +182,12 @@ pub enum ConfigError {
     /// Less than a second.
     #[error("a lifetime below one second cannot be asked for")]
     LifetimeTooShort,
+    /// Not `name=value`, or not of characters that headers have. The value may be a secret.
+    #[error("the CA header {0:?} is not name=value, or has characters that no header has")]
+    Header(String),
+    /// One says that no CA is asked, the other how it is asked.
+    #[error("mounted certificates and a provisioned one exclude each other")]
+    MountedAndProvisioned,
     /// Neither a DNS name nor an IP address.
     #[error("{0:?} is neither a DNS name nor an IP address, so no CA certificate can have it")]
     ServerName(String),
@@ -184,7 +240,44 @@ mod tests {
     }
 
     #[test]
+    fn the_roots_of_the_ca_are_found_as_istio_finds_them() {
+        let roots = |extra: &[&str]| config(extra).unwrap().ca.unwrap().roots;
+        let file = |path: &str| CaRoots::File(PathBuf::from(path));
+        assert_eq!(roots(&[]), file("./var/run/secrets/istio/root-cert.pem"));
+        let provisioned = ["--prov-cert", "/etc/certs"];
+        assert_eq!(roots(&provisioned), file("/etc/certs/root-cert.pem"));
+        let named = [&provisioned[..], &["--ca-root", "/ca.pem"]].concat();
+        assert_eq!(roots(&named), file("/ca.pem"));
+        assert_eq!(roots(&["--ca-root", "SYSTEM"]), CaRoots::System);
+    }
+
+    #[test]
+    fn headers_are_names_and_values() {
+        let headers = ["--ca-header", "Foo=bar", "--ca-header", "BAZ==baz"];
+        let headers = config(&headers).unwrap().ca.unwrap().headers;
+        let headers: Vec<_> = headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))
+            .collect();
+        assert_eq!(headers, [("foo", "bar"), ("baz", "=baz")]);
+        for wrong in ["secret", "a b=secret", "a=secret\n"] {
+            let error = config(&["--ca-header", wrong]).unwrap_err().to_string();
+            assert!(!error.contains("secret") || wrong == "secret", "{error}");
+        }
+    }
+
+    #[test]
+    fn the_cluster_has_two_names_in_the_environment() {
+        let cluster = |extra: &[&str]| config(extra).unwrap().ca.unwrap().cluster_id;
+        assert_eq!(cluster(&[]), "Kubernetes");
+        assert_eq!(cluster(&["--istio-cluster-id", "east"]), "east");
+        let both = ["--istio-cluster-id", "east", "--cluster-id", "west"];
+        assert_eq!(cluster(&both), "west");
+    }
+
+    #[test]
     fn nonsense_is_refused() {
+        assert!(config(&["--file-mounted-certs", "--prov-cert", "/etc/certs"]).is_err());
         assert!(config(&["--secret-ttl", "300ms"]).is_err());
         assert!(config(&["--renewal-ratio", "2"]).is_err());
         let args = "sds-agent --ca-addr ca:1 --service-account sa --namespace a/b".split(' ');

@@ -13,7 +13,7 @@
 //!                                                 ca_client/    the Istio certificate service
 //!                                                     | proves who we are with
 //!                                                     v
-//!                                                 credential/   a token file
+//!                                                 credential/   a token, a client certificate
 //! ```
 //!
 //! What the crate is *not*: it never decides which identity a workload has (its flags say, and the
@@ -31,6 +31,7 @@ mod config;
 mod credential;
 mod metrics;
 mod output;
+mod roots_file;
 mod sds;
 mod secrets;
 mod socket;

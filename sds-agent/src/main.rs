@@ -11,7 +11,7 @@ use sds_agent::{App, Args, Config, Stop};
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = Args::parse().with_environment(std::env::vars_os());
     tracing_subscriber::fmt()
         .with_max_level(args.log_level)
         .with_writer(stderr)

@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use ca_core::BoxFuture;
+use ca_core::{BoxFuture, TrustBundle, TrustError};
 use http::{Request, Response};
 use hyper::{
     body::Incoming,
@@ -19,7 +19,11 @@ use tokio_rustls::TlsConnector;
 use tonic::{body::Body, codegen::Service};
 
 use super::CaError;
-use crate::config::IstioCaConfig;
+use crate::{
+    config::{CaRoots, IstioCaConfig},
+    credential::ClientCertificate,
+    roots_file,
+};
 
 /// A connection, closed when dropped. It is also the service that generated clients work over.
 pub(super) struct Connection {
@@ -28,9 +32,13 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Connects. The roots are read now, so that a new root file needs no restart.
-    pub(super) async fn open(config: &IstioCaConfig) -> Result<Self, CaError> {
-        let tls = client_tls(config)?;
+    /// Connects, and shows `certificate` if there is one. The roots are read now, so that a new root
+    /// file needs no restart.
+    pub(super) async fn open(
+        config: &IstioCaConfig,
+        certificate: Option<ClientCertificate>,
+    ) -> Result<Self, CaError> {
+        let tls = client_tls(config, certificate)?;
         let address = || config.address.to_string();
         let target = (config.address.host(), config.address.port());
         let tcp = TcpStream::connect(target)
@@ -95,33 +103,59 @@ impl Service<Request<Body>> for Connection {
 }
 
 /// Reads the roots and builds what a handshake needs.
-pub(super) fn client_tls(config: &IstioCaConfig) -> Result<ClientConfig, CaError> {
-    let path = || config.root_file.display().to_string();
-    let text = fs::read(&config.root_file).map_err(|source| CaError::RootFile {
-        path: path(),
-        source,
-    })?;
-    let bundle = ca_core::TrustBundle::from_pem(&text).map_err(|source| CaError::Roots {
-        path: path(),
-        source,
-    })?;
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(
-        bundle
-            .certificates()
-            .iter()
-            .map(|root| CertificateDer::from(root.der())),
-    );
+pub(super) fn client_tls(
+    config: &IstioCaConfig,
+    certificate: Option<ClientCertificate>,
+) -> Result<ClientConfig, CaError> {
+    let roots = read_roots(&config.roots)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     #[expect(
         clippy::expect_used,
         reason = "ring has cipher suites for both versions"
     )]
-    let mut tls = ClientConfig::builder_with_provider(provider)
+    let tls = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("ring serves TLS 1.2 and 1.3")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let mut tls = match certificate.map(ClientCertificate::into_der) {
+        None => tls.with_no_client_auth(),
+        Some((chain, key)) => tls
+            .with_client_auth_cert(chain, key)
+            .map_err(CaError::ClientCertificate)?,
+    };
     tls.alpn_protocols = vec![b"h2".to_vec()];
     Ok(tls)
+}
+
+fn read_roots(source: &CaRoots) -> Result<RootCertStore, CaError> {
+    let path = match source {
+        CaRoots::File(path) => path.clone(),
+        CaRoots::System => roots_file::of_the_system(),
+    };
+    let shown = || path.display().to_string();
+    let text = fs::read(&path).map_err(|source| CaError::RootFile {
+        path: shown(),
+        source,
+    })?;
+    let unusable = |source| CaError::Roots {
+        path: shown(),
+        source,
+    };
+    let certificates = match source {
+        // A file that was written for this purpose has no excuse.
+        CaRoots::File(_) => {
+            let bundle = TrustBundle::from_pem(&text).map_err(unusable)?;
+            bundle.certificates().to_vec()
+        }
+        CaRoots::System => roots_file::readable(&text).0,
+    };
+    if certificates.is_empty() {
+        return Err(unusable(TrustError::Empty));
+    }
+    let mut roots = RootCertStore::empty();
+    let ders = certificates
+        .iter()
+        .map(|root| CertificateDer::from(root.der()));
+    roots.add_parsable_certificates(ders);
+    Ok(roots)
 }

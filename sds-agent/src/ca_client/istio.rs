@@ -1,8 +1,8 @@
 //! A client of `istio.v1.auth.IstioCertificateService`.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use ca_core::{BoxFuture, Certificate, CertificateChain, IssuedChain, TrustBundle};
+use ca_core::{BoxFuture, Certificate, CertificateChain, IssuedChain, TrustBundle, random_unit};
 use ca_proto::istio::v1::auth::{
     IstioCertificateRequest, istio_certificate_service_client::IstioCertificateServiceClient,
 };
@@ -14,10 +14,24 @@ use tonic::{
 use zeroize::Zeroizing;
 
 use super::{CaAddress, CaClient, CaError, connection::Connection};
-use crate::{config::IstioCaConfig, credential::TokenFile};
+use crate::{
+    clock,
+    config::IstioCaConfig,
+    credential::{ClientCertificate, ProvisionedFolder, TokenError, TokenFile},
+    metrics::Metrics,
+};
 
-/// How long one request may take, connecting included.
+/// How long one request may take, connecting and quick repetitions included.
 const DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long to wait before a request is repeated at once, each time give or take a tenth: what Istio's
+/// agent does. After the last, whoever keeps the certificate waits longer.
+const QUICK_WAITS: [Duration; 4] = [
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::from_millis(400),
+    Duration::from_millis(800),
+];
 
 /// Asks an Istio-compatible CA.
 ///
@@ -28,13 +42,25 @@ const DEADLINE: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub(crate) struct IstioCaClient {
     config: IstioCaConfig,
-    token: TokenFile,
+    token: Option<TokenFile>,
+    provisioned: Option<ProvisionedFolder>,
+    metrics: Arc<Metrics>,
+}
+
+/// What is shown to the CA: at least one of the two.
+struct Credentials {
+    certificate: Option<ClientCertificate>,
+    token: Option<Zeroizing<String>>,
 }
 
 impl IstioCaClient {
-    pub(crate) fn new(config: IstioCaConfig) -> Self {
-        let token = TokenFile::new(&config.token_file);
-        Self { config, token }
+    pub(crate) fn new(config: IstioCaConfig, metrics: Arc<Metrics>) -> Self {
+        Self {
+            token: config.token_file.as_deref().map(TokenFile::new),
+            provisioned: config.provisioned.as_deref().map(ProvisionedFolder::new),
+            config,
+            metrics,
+        }
     }
 
     /// Where the CA is.
@@ -46,16 +72,46 @@ impl IstioCaClient {
     ///
     /// # Errors
     ///
-    /// When the token or the roots cannot be read now.
+    /// When the token or the roots cannot be read now. An old token is no error, and neither is a
+    /// provisioned certificate that is still to come: somebody may be about to write them.
     pub(crate) fn check_files(&self) -> Result<(), CaError> {
-        super::connection::client_tls(&self.config)?;
-        self.token.read()?;
-        Ok(())
+        if self.provisioned.is_some() {
+            return Ok(());
+        }
+        super::connection::client_tls(&self.config, None)?;
+        match self.credentials() {
+            Err(CaError::Credential(TokenError::Expired(..))) | Ok(_) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
-    async fn ask(&self, csr_pem: String, lifetime: Duration) -> Result<Vec<String>, CaError> {
-        let request = self.request(csr_pem, lifetime)?;
-        let connection = Connection::open(&self.config).await?;
+    /// What there is to show. Read now: both may have been replaced.
+    fn credentials(&self) -> Result<Credentials, CaError> {
+        let now = clock::now();
+        let certificate = self.provisioned.as_ref().and_then(|folder| {
+            let refused = |error| tracing::warn!(%error, "no client certificate; using the token");
+            folder.read(now).map_err(refused).ok()
+        });
+        let token = match self.token.as_ref().map(|token| token.read(now)) {
+            None => None,
+            Some(Ok(token)) => Some(token),
+            Some(Err(error)) if certificate.is_some() => {
+                tracing::info!(%error, "no token; using the client certificate");
+                None
+            }
+            Some(Err(error)) => return Err(error.into()),
+        };
+        if certificate.is_none() && token.is_none() {
+            return Err(CaError::NoCredential);
+        }
+        Ok(Credentials { certificate, token })
+    }
+
+    /// One try.
+    async fn ask(&self, csr_pem: &str, lifetime: Duration) -> Result<Vec<String>, CaError> {
+        let Credentials { certificate, token } = self.credentials()?;
+        let request = self.request(csr_pem, lifetime, token.as_ref());
+        let connection = Connection::open(&self.config, certificate).await?;
         let origin = self.config.address.origin().clone();
         let mut client = IstioCertificateServiceClient::with_origin(connection, origin);
         let response = client.create_certificate(request).await;
@@ -65,26 +121,46 @@ impl IstioCaClient {
             .cert_chain)
     }
 
+    /// A few tries in quick succession, where that may help.
+    async fn ask_again(&self, csr_pem: &str, lifetime: Duration) -> Result<Vec<String>, CaError> {
+        for wait in QUICK_WAITS {
+            match self.ask(csr_pem, lifetime).await {
+                Err(error) if error.is_passing() => {
+                    tracing::debug!(%error, "asking again in a moment");
+                    let jitter = 0.9 + 0.2 * random_unit();
+                    tokio::time::sleep(wait.mul_f64(jitter)).await;
+                    self.metrics.retried();
+                }
+                outcome => return outcome,
+            }
+        }
+        self.ask(csr_pem, lifetime).await
+    }
+
     fn request(
         &self,
-        csr: String,
+        csr: &str,
         lifetime: Duration,
-    ) -> Result<Request<IstioCertificateRequest>, CaError> {
+        token: Option<&Zeroizing<String>>,
+    ) -> Request<IstioCertificateRequest> {
         let mut request = Request::new(IstioCertificateRequest {
-            csr,
+            csr: csr.to_owned(),
             validity_duration: i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX),
             metadata: self.config.signer.as_deref().map(signer_metadata),
         });
         // The CA learns how long we will wait, and need not work for an answer nobody reads.
         request.set_timeout(DEADLINE);
-        let token = self.token.read()?;
-        request
-            .metadata_mut()
-            .insert("authorization", bearer(&token));
-        if let Ok(cluster) = MetadataValue::try_from(&self.config.cluster_id) {
-            request.metadata_mut().insert("clusterid", cluster);
+        let metadata = request.metadata_mut();
+        for (name, value) in &self.config.headers {
+            metadata.insert(name.clone(), value.clone());
         }
-        Ok(request)
+        if let Some(token) = token {
+            metadata.insert("authorization", bearer(token));
+        }
+        if let Ok(cluster) = MetadataValue::try_from(&self.config.cluster_id) {
+            metadata.insert("clusterid", cluster);
+        }
+        request
     }
 
     fn refused(&self, status: &Status) -> CaError {
@@ -103,7 +179,7 @@ impl CaClient for IstioCaClient {
         lifetime: Duration,
     ) -> BoxFuture<'_, Result<IssuedChain, CaError>> {
         Box::pin(async move {
-            let answer = tokio::time::timeout(DEADLINE, self.ask(csr_pem, lifetime));
+            let answer = tokio::time::timeout(DEADLINE, self.ask_again(&csr_pem, lifetime));
             let elements = answer.await.map_err(|_| CaError::TimedOut {
                 address: self.config.address.to_string(),
                 limit: DEADLINE,
@@ -169,6 +245,7 @@ mod tests {
     use ca_core::testing::TestCa;
 
     use super::*;
+    use crate::config::CaRoots;
 
     #[test]
     fn an_answer_is_leaf_intermediates_and_roots() {
@@ -221,14 +298,17 @@ mod tests {
             path
         };
         let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let client = IstioCaClient::new(IstioCaConfig {
+        let config = IstioCaConfig {
             address: silent.local_addr().unwrap().to_string().parse().unwrap(),
             server_name: "127.0.0.1".try_into().unwrap(),
-            root_file: file("root", TestCa::new("cluster.local").roots().to_pem()),
-            token_file: file("token", "token"),
+            roots: CaRoots::File(file("root", TestCa::new("cluster.local").roots().to_pem())),
+            token_file: Some(file("token", "token")),
+            provisioned: None,
             cluster_id: String::new(),
             signer: None,
-        });
+            headers: Vec::new(),
+        };
+        let client = IstioCaClient::new(config, Arc::new(Metrics::new()));
         let started = tokio::time::Instant::now();
         let error = client
             .sign(String::new(), Duration::from_secs(60))

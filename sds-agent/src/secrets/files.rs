@@ -16,7 +16,7 @@ use super::{
     Secret, SecretName, Shelf,
     material::{self, Unusable},
 };
-use crate::{clock, metrics::Metrics};
+use crate::{clock, metrics::Metrics, roots_file};
 
 /// How many sets of files are followed at most. Each costs a thread or two, and any client can ask
 /// for any.
@@ -209,7 +209,7 @@ impl Source {
         match name {
             SecretName::Roots | SecretName::KeyPair => None,
             SecretName::FileRoots(path) => Some(Self::Roots(PathBuf::from(&**path))),
-            SecretName::SystemRoots => Some(Self::Roots(system_roots())),
+            SecretName::SystemRoots => Some(Self::Roots(roots_file::of_the_system())),
             SecretName::FilePair { certificate, key } => Some(Self::KeyPair {
                 certificate: PathBuf::from(&**certificate),
                 key: PathBuf::from(&**key),
@@ -247,25 +247,6 @@ impl Source {
         Ok(Some(Arc::new(secret)))
     }
 }
-
-/// The bundle of this system: the first that is there. If none is, the first in the list, so that the
-/// refusal names a path and one that comes later is found.
-fn system_roots() -> PathBuf {
-    let found = SYSTEM_ROOTS.iter().find(|path| Path::new(path).exists());
-    PathBuf::from(found.unwrap_or(&SYSTEM_ROOTS[0]))
-}
-
-/// Where distributions keep their roots, in the order in which Istio looks.
-const SYSTEM_ROOTS: [&str; 8] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/pki/tls/cacert.pem",
-    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-    "/usr/local/etc/ssl/cert.pem",
-    "/etc/ssl/certs/ca-certificates",
-];
 
 /// More sets of files are wanted than are followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

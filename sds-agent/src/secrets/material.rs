@@ -6,7 +6,7 @@ use ca_core::{
 use time::OffsetDateTime;
 
 use super::{Contents, Secret};
-use crate::clock;
+use crate::{clock, roots_file};
 
 /// A certificate and its key, if they can be used now.
 ///
@@ -33,40 +33,21 @@ pub(super) fn key_pair(chain: &[u8], key: &[u8], now: OffsetDateTime) -> Result<
     }))
 }
 
-/// The roots that can be read. Those that cannot are left out: a bundle of a hundred and fifty must
-/// not be lost to one that breaks the rules.
+/// The roots that can be read. Those that cannot are left out.
 ///
 /// # Errors
 ///
 /// When none can be read.
 pub(super) fn roots(text: &[u8]) -> Result<Secret, Unusable> {
-    let text = String::from_utf8_lossy(text);
-    let (mut roots, mut left_out) = (String::new(), 0_usize);
-    for block in text.split_inclusive(END).filter_map(certificate_block) {
-        match Certificate::from_pem(block.as_bytes()) {
-            Ok(root) => roots.push_str(root.to_pem()),
-            Err(error) => {
-                left_out += 1;
-                tracing::debug!(%error, "a root does not read");
-            }
-        }
-    }
+    let (roots, left_out) = roots_file::readable(text);
     if roots.is_empty() {
         return Err(Unusable::NoRoots);
     }
     if left_out > 0 {
         tracing::warn!(left_out, "some roots do not read and are left out");
     }
+    let roots = roots.iter().map(Certificate::to_pem).collect();
     Ok(Secret::new(Contents::Roots { roots }))
-}
-
-const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
-const END: &str = "-----END CERTIFICATE-----";
-
-/// The certificate that ends where `text` ends, without what stands before it.
-fn certificate_block(text: &str) -> Option<&str> {
-    let start = text.rfind(BEGIN)?;
-    text.ends_with(END).then(|| &text[start..])
 }
 
 /// Why the contents of files are not served.
@@ -120,21 +101,5 @@ mod tests {
         assert!(matches!(junk, Err(Unusable::Certificate(_))));
         let junk = key_pair(chain.to_pem().as_bytes(), b"junk", now());
         assert!(matches!(junk, Err(Unusable::Key(_))));
-    }
-
-    #[test]
-    fn roots_that_do_not_read_are_left_out_and_the_others_served() {
-        let [one, two] =
-            [(), ()].map(|()| TestCa::new("cluster.local").roots().to_pem().to_owned());
-        let broken = format!("{BEGIN}\nMIIB\n{END}\n");
-        let text = format!("# comment\n{one}{broken}garbage\n{BEGIN}\n{two}trailing garbage");
-        let secret = roots(text.as_bytes()).unwrap();
-        let Contents::Roots { roots: served } = secret.contents() else {
-            panic!("no roots")
-        };
-        assert_eq!(*served, format!("{one}{two}"));
-        for nothing in ["", "garbage", &broken] {
-            assert!(matches!(roots(nothing.as_bytes()), Err(Unusable::NoRoots)));
-        }
     }
 }

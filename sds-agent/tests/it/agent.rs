@@ -108,6 +108,23 @@ impl Agent {
 
     pub(crate) fn start_in(home: Home, ca: &Ca, more: &[&str]) -> Self {
         let app = build(&home, ca, more).unwrap();
+        Self::run(home, app)
+    }
+
+    /// With these flags in the place of the usual ones of the same names.
+    pub(crate) fn start_replacing(home: Home, ca: &Ca, more: &[&str]) -> Self {
+        let mut flags = home.flags(ca, &[]);
+        for flag in more.chunks(2) {
+            if let Some(at) = flags.iter().position(|usual| usual == flag[0]) {
+                flags.drain(at..at + 2);
+            }
+        }
+        flags.extend(more.iter().map(ToString::to_string));
+        let app = build_from(flags).unwrap();
+        Self::run(home, app)
+    }
+
+    fn run(home: Home, app: App) -> Self {
         let (admin, stop) = (app.admin_address(), Stop::new());
         let renew_now = app.renew_now();
         let running = tokio::spawn(app.run(stop.clone()));
@@ -226,8 +243,11 @@ impl Stream {
 }
 
 pub(crate) fn build(home: &Home, ca: &Ca, more: &[&str]) -> Result<App, AppError> {
-    let mut args = vec!["sds-agent".to_owned()];
-    args.extend(home.flags(ca, more));
+    build_from(home.flags(ca, more))
+}
+
+fn build_from(flags: Vec<String>) -> Result<App, AppError> {
+    let args = ["sds-agent".to_owned()].into_iter().chain(flags);
     App::build(Config::try_from(Args::try_parse_from(args).unwrap()).unwrap())
 }
 

@@ -8,7 +8,8 @@ use std::{
 };
 
 use ca_core::{
-    Csr, DnsName, IssuedChain, KeyKind, PrivateKey, SubjectName, TrustBundle, create_csr_pem,
+    Certificate, Csr, DnsName, IssuedChain, KeyKind, PrivateKey, SubjectName, TrustBundle,
+    create_csr_pem,
     testing::{TestCa, now},
 };
 use ca_proto::istio::v1::auth::{
@@ -18,14 +19,18 @@ use ca_proto::istio::v1::auth::{
 use hyper::{server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost_types::value::Kind;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::{
+    RootCertStore,
+    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+    server::WebPkiClientVerifier,
+};
 use tokio::{
-    net::{TcpListener, TcpSocket},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::watch,
     task::JoinHandle,
 };
-use tokio_rustls::TlsAcceptor;
-use tonic::{Request, Response, Status, codegen::Service as _};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tonic::{Request, Response, Status, codegen::Service as _, metadata::KeyAndValueRef};
 
 /// What the CA does with a request.
 #[derive(Clone, Debug)]
@@ -51,6 +56,10 @@ pub(crate) enum Behaviour {
 /// What a request looked like when it arrived.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
+    /// Who the client certificate was for, if one was shown.
+    pub(crate) certificate: Option<String>,
+    /// All headers, by name.
+    pub(crate) headers: BTreeMap<String, String>,
     pub(crate) authorization: String,
     pub(crate) cluster: String,
     pub(crate) timeout: String,
@@ -84,6 +93,7 @@ impl Ca {
                 ca: Arc::new(Mutex::new(ca)),
                 behaviour: Arc::new(Mutex::new(behaviour)),
                 seen,
+                no_tokens: watch::Sender::new(false),
             },
             serving: None,
         }
@@ -112,6 +122,16 @@ impl Ca {
 
     pub(crate) fn behave(&self, behaviour: Behaviour) {
         *self.service.behaviour.lock().unwrap() = behaviour;
+    }
+
+    /// Takes no tokens from now on.
+    pub(crate) fn take_certificates_only(&self) {
+        self.service.no_tokens.send_replace(true);
+    }
+
+    /// The CA's hand, for what it should have signed at another time.
+    pub(crate) fn hand(&self) -> TestCa {
+        self.service.ca.lock().unwrap().clone()
     }
 
     /// Issues under another root from now on. Gives that root. The server's own certificate stays.
@@ -148,7 +168,13 @@ struct Signer {
     ca: Arc<Mutex<TestCa>>,
     behaviour: Arc<Mutex<Behaviour>>,
     seen: watch::Sender<Vec<Seen>>,
+    /// Whether only certificates count.
+    no_tokens: watch::Sender<bool>,
 }
+
+/// Whom a connection's client certificate is for.
+#[derive(Clone)]
+struct Peer(Option<String>);
 
 impl Signer {
     fn answer(&self, csr: &str) -> Result<Vec<String>, Status> {
@@ -208,7 +234,15 @@ impl IstioCertificateService for Signer {
                 .and_then(|value| value.to_str().ok());
             value.unwrap_or_default().to_owned()
         };
+        let ascii = request.metadata().iter().filter_map(|entry| match entry {
+            KeyAndValueRef::Ascii(name, value) => {
+                Some((name.to_string(), value.to_str().ok()?.to_owned()))
+            }
+            KeyAndValueRef::Binary(..) => None,
+        });
         let seen = Seen {
+            certificate: request.extensions().get::<Peer>().unwrap().0.clone(),
+            headers: ascii.collect(),
             authorization: header("authorization"),
             cluster: header("clusterid"),
             timeout: header("grpc-timeout"),
@@ -225,9 +259,10 @@ impl IstioCertificateService for Signer {
                     .collect()
             }),
         };
-        let token = seen.authorization.clone();
+        let by_token = seen.authorization == "Bearer good-token" && !*self.no_tokens.borrow();
+        let trusted = by_token || seen.certificate.is_some();
         self.seen.send_modify(|all| all.push(seen));
-        if token != "Bearer good-token" {
+        if !trusted {
             return Err(Status::unauthenticated("request authenticate failure"));
         }
         let cert_chain = self.answer(&request.get_ref().csr)?;
@@ -244,11 +279,21 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, service: Signer) {
             let Ok(stream) = acceptor.accept(stream).await else {
                 return;
             };
-            let answer = service_fn(move |request| service.clone().call(request));
+            let peer = Peer(client_name(&stream));
+            let answer = service_fn(move |mut request: http::Request<_>| {
+                request.extensions_mut().insert(peer.clone());
+                service.clone().call(request)
+            });
             let http = http2::Builder::new(TokioExecutor::new());
             let _ = http.serve_connection(TokioIo::new(stream), answer).await;
         });
     }
+}
+
+fn client_name(stream: &TlsStream<TcpStream>) -> Option<String> {
+    let der = stream.get_ref().1.peer_certificates()?.first()?.to_vec();
+    let certificate = Certificate::from_der(der).unwrap();
+    certificate.spiffe_ids().next().map(ToString::to_string)
 }
 
 fn socket(address: SocketAddr) -> TcpSocket {
@@ -270,10 +315,18 @@ fn acceptor(ca: &TestCa) -> TlsAcceptor {
         .map(|certificate| certificate.der().to_vec().into())
         .collect();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.pkcs8_der().to_vec()));
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(ca.roots().certificates()[0].der().to_vec().into())
+        .unwrap();
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(&provider))
+        .allow_unauthenticated()
+        .build()
+        .unwrap();
     let mut tls = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
-        .with_no_client_auth()
+        .with_client_cert_verifier(verifier)
         .with_single_cert(certificates, key)
         .unwrap();
     tls.alpn_protocols = vec![b"h2".to_vec()];

@@ -9,6 +9,7 @@
 
 mod agent;
 mod ca;
+mod credentials;
 mod delta;
 mod files;
 mod process;
@@ -52,6 +53,7 @@ async fn certificate_and_roots_reach_the_client() {
     assert_eq!(seen.cluster, "Kubernetes");
     assert_eq!(seen.validity, 5400);
     assert_eq!(seen.metadata, None);
+    assert_eq!(seen.certificate, None);
     assert!(!seen.timeout.is_empty(), "the CA learns our deadline");
     assert_eq!(agent.get("/readyz").await.0, 200);
     agent.stop().await;
