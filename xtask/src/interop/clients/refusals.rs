@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 
 use super::CALLER;
 use super::grpc::{Answer, Client, Wish};
-use super::openssl::{self, KeyKind, Subject};
+use crate::interop::openssl::{self, KeyKind, Subject};
 use crate::lab::Lab;
 use crate::mesh::Ca;
 use crate::wait;

@@ -1,6 +1,6 @@
 //! Certificate linters: everything that they say is a fault, except what is waived here by name.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
@@ -30,14 +30,14 @@ const WAIVED: [Waiver; 1] = [Waiver {
     because: "pkilint knows a fixed list of URI schemes, and spiffe is not in it",
 }];
 
-pub(super) fn check(leaves: &[PathBuf], root: &Path) -> Result<()> {
-    pkilint(leaves, root)?;
-    zlint(leaves)
+pub(super) fn check(certificates: &[PathBuf]) -> Result<()> {
+    pkilint(certificates)?;
+    zlint(certificates)
 }
 
-fn pkilint(leaves: &[PathBuf], root: &Path) -> Result<()> {
+fn pkilint(certificates: &[PathBuf]) -> Result<()> {
     let pkilint = Venv::with("pkilint", &[PKILINT])?.program("lint_pkix_cert");
-    for certificate in leaves.iter().map(PathBuf::as_path).chain([root]) {
+    for certificate in certificates {
         let mut command = workspace::command(&pkilint);
         // What is merely to be known (INFO), such as how a key identifier was made, is no finding.
         command
@@ -53,8 +53,8 @@ fn pkilint(leaves: &[PathBuf], root: &Path) -> Result<()> {
         );
     }
     println!(
-        "  pkilint finds nothing in {} leaves and the root",
-        leaves.len()
+        "  pkilint finds nothing in {} certificates",
+        certificates.len()
     );
     for Waiver { code, because, .. } in &WAIVED {
         println!("    (except {code}, waived: {because})");
@@ -85,13 +85,13 @@ fn pkilint_findings(command: &mut Command) -> Result<Vec<(String, String)>> {
 }
 
 /// A Debian package since Debian 13; elsewhere there is nothing to install by name.
-fn zlint(leaves: &[PathBuf]) -> Result<()> {
+fn zlint(certificates: &[PathBuf]) -> Result<()> {
     if Command::new("zlint").arg("-version").output().is_err() {
         println!("  zlint is not installed (a package of Debian 13 and later): not run");
         return Ok(());
     }
-    for leaf in leaves {
-        let report = workspace::output(workspace::command("zlint").arg(leaf))?;
+    for certificate in certificates {
+        let report = workspace::output(workspace::command("zlint").arg(certificate))?;
         let report: Value = serde_json::from_str(&report).context("zlint printed no JSON")?;
         let findings: Vec<_> = report
             .as_object()
@@ -103,9 +103,12 @@ fn zlint(leaves: &[PathBuf]) -> Result<()> {
         ensure!(
             findings.is_empty(),
             "zlint on {}: {findings:?}",
-            leaf.display()
+            certificate.display()
         );
     }
-    println!("  zlint finds nothing in {} leaves", leaves.len());
+    println!(
+        "  zlint finds nothing in {} certificates",
+        certificates.len()
+    );
     Ok(())
 }
