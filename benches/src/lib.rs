@@ -16,11 +16,13 @@ mod library;
 mod material;
 mod peer;
 mod rounds;
+mod stopwatch;
 
 pub use floor::Floor;
 pub use issuance::Issuance;
 pub use kind::{ALL_KINDS, label};
 pub use library::{ALL_LIBRARIES, Library};
 pub use material::Material;
-pub use peer::Peer;
-pub use rounds::{Contestant, median, median_ratio, minimum, run_rounds};
+pub use peer::{Peer, Report};
+pub use rounds::{Contestant, Samples, median, median_ratio, minimum, run_rounds};
+pub use stopwatch::{Stopwatch, Taken};

@@ -10,9 +10,10 @@ use ca_core::KeyKind;
 
 use crate::kind::label;
 use crate::material::Material;
+use crate::stopwatch::Taken;
 
-/// It reads `<CA key> <CSR key> <count>` and answers `<nanoseconds> <allocations> <bytes>`: it looks at its own clock,
-/// so that the pipe between us costs it nothing. Killed on drop.
+/// It reads `<CA key> <CSR key> <count>` and answers `<nanoseconds> <of the processor> <allocations> <bytes>`: it looks
+/// at its own clocks, so that the pipe between us costs it nothing. Killed on drop.
 pub struct Peer {
     child: Child,
     requests: ChildStdin,
@@ -20,14 +21,14 @@ pub struct Peer {
     description: String,
 }
 
-/// What a count of issuances took.
+/// What a peer says of its turn, all issuances together.
 #[derive(Clone, Copy, Debug)]
-pub struct Taken {
-    /// On its own clock.
-    pub time: Duration,
-    /// Of all of them together.
+pub struct Report {
+    /// On its own clocks.
+    pub taken: Taken,
+    /// How many.
     pub allocations: u64,
-    /// Of all of them together.
+    /// In all of them.
     pub bytes: u64,
 }
 
@@ -64,7 +65,7 @@ impl Peer {
     ///
     /// # Errors
     /// When it ends or says something else.
-    pub fn issue(&mut self, ca: KeyKind, csr: KeyKind, count: u32) -> Result<Taken> {
+    pub fn issue(&mut self, ca: KeyKind, csr: KeyKind, count: u32) -> Result<Report> {
         writeln!(self.requests, "{} {} {count}", label(ca), label(csr))
             .context("the peer is gone")?;
         let line = self.line()?;
@@ -73,11 +74,14 @@ impl Peer {
             .map(str::parse)
             .collect::<Result<_, _>>()
             .with_context(|| format!("the peer said {line:?}"))?;
-        let [nanoseconds, allocations, bytes] = numbers[..] else {
+        let [clock, processor, allocations, bytes] = numbers[..] else {
             bail!("the peer said {line:?}");
         };
-        Ok(Taken {
-            time: Duration::from_nanos(nanoseconds),
+        Ok(Report {
+            taken: Taken {
+                clock: Duration::from_nanos(clock),
+                processor: Duration::from_nanos(processor),
+            },
             allocations,
             bytes,
         })

@@ -5,42 +5,55 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-/// How long one turn takes: long enough that the clock weighs nothing, and short enough that the machine is the same
-/// for those who follow.
-const TURN: Duration = Duration::from_millis(2);
+use crate::stopwatch::{Stopwatch, Taken};
+
+/// How long a turn of ours takes: long enough that looking at the clock weighs nothing, and short enough that the
+/// machine is the same for those who follow.
+const OUR_TURN: Duration = Duration::from_millis(2);
 
 /// Someone who takes turns.
 pub struct Contestant<'a> {
-    work: Box<dyn FnMut(u32) -> Result<Duration> + 'a>,
+    work: Box<dyn FnMut(u32) -> Result<Taken> + 'a>,
+    turn: Duration,
     per_turn: u32,
-    samples: Vec<f64>,
+    samples: Samples,
+}
+
+/// Microseconds for one operation, one sample for each round.
+#[derive(Clone, Debug, Default)]
+pub struct Samples {
+    /// See [`Taken::clock`].
+    pub clock: Vec<f64>,
+    /// See [`Taken::processor`].
+    pub processor: Vec<f64>,
 }
 
 impl<'a> Contestant<'a> {
-    /// `work` does the given count of operations and tells how long it took. Before it looks at the clock it does one
+    /// `work` does the given count of operations and tells what they took. Before it looks at the clock it does one
     /// more, which finds the caches as the one before it left them.
-    pub fn new(work: impl FnMut(u32) -> Result<Duration> + 'a) -> Self {
+    pub fn new(turn: Duration, work: impl FnMut(u32) -> Result<Taken> + 'a) -> Self {
         Self {
             work: Box::new(work),
+            turn,
             per_turn: 1,
-            samples: Vec::new(),
+            samples: Samples::default(),
         }
     }
 
     /// `operation` is timed here.
     pub fn timed(mut operation: impl FnMut() -> Result<()> + 'a) -> Self {
-        Self::new(move |count| {
+        Self::new(OUR_TURN, move |count| {
             operation()?;
-            let begin = Instant::now();
+            let stopwatch = Stopwatch::start();
             for _ in 0..count {
                 operation()?;
             }
-            Ok(begin.elapsed())
+            Ok(stopwatch.read())
         })
     }
 
-    /// Microseconds for one operation, one sample for each round.
-    pub fn samples(&self) -> &[f64] {
+    /// What its turns took.
+    pub fn samples(&self) -> &Samples {
         &self.samples
     }
 
@@ -48,19 +61,19 @@ impl<'a> Contestant<'a> {
     fn warm_up(&mut self) -> Result<()> {
         // Until it has settled: caches, branch predictor, the peer's runtime.
         for _ in 0..4 {
-            let took = (self.work)(self.per_turn)?.max(Duration::from_nanos(1));
-            let fill = TURN.as_secs_f64() / took.as_secs_f64();
-            let wanted = (f64::from(self.per_turn) * fill).round();
-            let wanted = wanted.clamp(1.0, 1_000_000.0) as u32;
-            self.per_turn = wanted;
+            let took = (self.work)(self.per_turn)?.processor;
+            let fill = self.turn.as_secs_f64() / took.as_secs_f64().max(1e-9);
+            let wanted = f64::from(self.per_turn) * fill;
+            self.per_turn = wanted.round().clamp(1.0, 1_000_000.0) as u32;
         }
         Ok(())
     }
 
     fn take_turn(&mut self) -> Result<()> {
         let took = (self.work)(self.per_turn)?;
-        self.samples
-            .push(took.as_secs_f64() * 1e6 / f64::from(self.per_turn));
+        let each = |time: Duration| time.as_secs_f64() * 1e6 / f64::from(self.per_turn);
+        self.samples.clock.push(each(took.clock));
+        self.samples.processor.push(each(took.processor));
         Ok(())
     }
 }
@@ -128,13 +141,21 @@ mod tests {
 
     #[test]
     fn everyone_has_a_sample_of_each_round() {
-        let mut both = [
-            Contestant::new(|count| Ok(Duration::from_micros(5) * count)),
-            Contestant::new(|count| Ok(Duration::from_micros(10) * count)),
-        ];
+        let steady = |each: Duration| {
+            move |count| {
+                Ok(Taken {
+                    clock: each * count,
+                    processor: each * count,
+                })
+            }
+        };
+        let mut both = [5, 10].map(|microseconds| {
+            Contestant::new(OUR_TURN, steady(Duration::from_micros(microseconds)))
+        });
         let rounds = run_rounds(&mut both, Duration::ZERO).unwrap();
         assert_eq!(rounds, 3);
-        assert_eq!(both[0].samples().len(), 3);
-        assert!((median_ratio(both[1].samples(), both[0].samples()) - 2.0).abs() < 1e-9);
+        let [five, ten] = both.each_ref().map(|one| &one.samples().processor);
+        assert_eq!(five.len(), 3);
+        assert!((median_ratio(ten, five) - 2.0).abs() < 1e-9);
     }
 }

@@ -5,7 +5,7 @@
 //! gate make <folder>                      keys and requests, so that every count is of the same work
 //! gate issue <library> <folder> <count>   so many issuances
 //! gate floor <library> <folder> <count>   so many times the bare cryptography
-//! gate allocations <library> <folder>     prints allocations and bytes of one issuance, then of its floor
+//! gate allocations <library> <folder>     prints allocations and bytes of an issuance, then of its floor
 //! ```
 //!
 //! P-256 everywhere: the cheapest cryptography, beside which everything else weighs most.
@@ -16,7 +16,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail, ensure};
 use benches::{Floor, Issuance, Library, Material};
 use ca_core::KeyKind;
-use stats_alloc::{INSTRUMENTED_SYSTEM, Region, Stats, StatsAlloc};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use time::OffsetDateTime;
 
 #[global_allocator]
@@ -62,25 +62,29 @@ fn allocations(library: Library, folder: &str) -> Result<()> {
     let floor = Floor::new(library, &material, KIND, KIND)?;
     let ours = counted(|| issuance.issue())?;
     let bare = counted(|| Ok(floor.verify_and_sign()))?;
-    for counted in [ours, bare] {
-        println!(
-            "{} {}",
-            counted.allocations + counted.reallocations,
-            counted.bytes_allocated
-        );
+    for (allocations, bytes) in [ours, bare] {
+        println!("{allocations} {bytes}");
     }
     Ok(())
 }
 
-/// Of the second time: in the first, libraries set themselves up.
-fn counted<T>(work: impl Fn() -> Result<T>) -> Result<Stats> {
+/// The most of several times: what a library allocates depends on the length of its signature. Not of the first time,
+/// in which libraries set themselves up.
+fn counted<T>(work: impl Fn() -> Result<T>) -> Result<(usize, usize)> {
     work()?;
-    let region = Region::new(ALLOCATOR);
-    let result = work()?;
-    let counted = region.change();
-    drop(result);
-    Ok(counted)
+    let mut most = (0, 0);
+    for _ in 0..TRIES {
+        let region = Region::new(ALLOCATOR);
+        let result = work()?;
+        let counted = region.change();
+        drop(result);
+        let allocations = counted.allocations + counted.reallocations;
+        most = most.max((allocations, counted.bytes_allocated));
+    }
+    Ok(most)
 }
+
+const TRIES: usize = 64;
 
 fn material(folder: &str) -> Material<'_> {
     Material(Path::new(folder))

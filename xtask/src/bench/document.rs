@@ -115,26 +115,32 @@ One certificate, on one thread, without the network:
 
 **Go verifies its own signature after it has signed**: `x509.CreateCertificate` does so each time, as a guard against
 faults of the processor, and it is part of Go's time: one more verification with the CA's key. mesh-ca does this once
-for each CA key, when its bundle is made. Go's garbage collector may use a second core. A certificate of mesh-ca has
-a subject key identifier, one SHA-256 more than Istio's.
+for each CA key, when its bundle is made. A certificate of mesh-ca has a subject key identifier, one SHA-256 more
+than Istio's.
 
 `ca-server` uses aws-lc-rs. ring is the default of the library `ca-core`; it is slow at P-384.
 
 ## Instructions and allocations
 
-P-256 CA, P-256 CSR. They are the same on a busy machine, and so CI holds the limits: `cargo xtask bench gate`.
+P-256 CA, P-256 CSR. They are the same on a busy machine, so that `cargo xtask bench gate` can fail above a limit.
 `valgrind --tool=callgrind` counts the instructions of 150 issuances and of 50; their difference, for each issuance,
 is compared with that of the floor. Valgrind shows programs fewer features than the processor has, so that the
-cryptography weighs a little differently from the metal. An allocator that counts gives the allocations of one
-issuance; what the library allocates by itself, in the floor, is not ours.
+cryptography weighs a little differently from the metal. An allocator that counts gives the allocations of an
+issuance, the most of 64; what the library allocates by itself, in the floor, is not ours.
 ";
 
 const AFTER_GATE: &str = "\
 ## Times
 
 Everyone takes turns, in rounds: a turn is about 2 ms of work, after one issuance that is not counted, and each round
-has a turn of everyone. A ratio is the median of the ratios within each round, so that what slows the machine for a
-while slows both. A peer looks at its own clock. The targets of Go are held against the first peer, who does less.
+has a turn of everyone. A ratio is the median of the ratios within each round: what slows the machine for a while slows
+both. There are rounds of us and our floors, and rounds of us and the peers, whose turns are 50 ms, so that a garbage
+collection falls into each.
+
+**Times are those of the processor**, in all threads of a process: what a certificate costs, and so how many of them a
+core makes, also when others use the machine. *By the clock* is what a caller waits on a machine where nobody else
+does anything; Go's garbage collector then runs beside its program on another core. A peer looks at its own clocks.
+The targets are held against the first peer, who does less.
 ";
 
 const TAIL: &str = "\
