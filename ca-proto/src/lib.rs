@@ -1,4 +1,4 @@
-//! Wire types of the Istio certificate service and of Envoy secret discovery.
+//! Wire types of the Istio certificate service, of Envoy secret discovery and of the SPIFFE Workload API.
 //!
 //! | module | what it speaks |
 //! |---|---|
@@ -7,6 +7,7 @@
 //! | [`envoy::service::discovery::v3`] | the requests and responses of every xDS stream |
 //! | [`envoy::extensions::transport_sockets::tls::v3`] | `Secret` and what it holds |
 //! | [`envoy::config::core::v3`] | `Node`, `DataSource` and friends |
+//! | [`spiffe::workload`] | `SpiffeWorkloadAPI`: how other programs get theirs |
 //!
 //! Names and tags are those of the public contracts. Messages are cut down to the fields that a
 //! certificate authority and its agents need: a decoder skips the rest, so the wire stays
@@ -39,6 +40,19 @@ mod generated;
 mod redacted;
 
 pub use generated::{envoy, google, istio};
+
+/// The SPIFFE Workload API. On the wire it has no package.
+pub mod spiffe {
+    /// `SpiffeWorkloadAPI` and its messages.
+    pub mod workload {
+        pub use crate::generated::{
+            JwtBundlesRequest, JwtBundlesResponse, Jwtsvid, JwtsvidRequest, JwtsvidResponse,
+            ValidateJwtsvidRequest, ValidateJwtsvidResponse, X509BundlesRequest,
+            X509BundlesResponse, X509svid, X509svidRequest, X509svidResponse,
+            spiffe_workload_api_client, spiffe_workload_api_server,
+        };
+    }
+}
 
 /// The type URL under which a [`Secret`](envoy::extensions::transport_sockets::tls::v3::Secret) is
 /// asked for and packed.

@@ -2,12 +2,15 @@
 
 use std::fmt;
 
-use crate::generated::envoy::{
-    config::core::v3::{DataSource, TypedExtensionConfig, data_source::Specifier},
-    extensions::transport_sockets::tls::v3::{
-        PrivateKeyProvider, private_key_provider::ConfigType,
+use crate::generated::{
+    Jwtsvid, ValidateJwtsvidRequest, X509svid,
+    envoy::{
+        config::core::v3::{DataSource, TypedExtensionConfig, data_source::Specifier},
+        extensions::transport_sockets::tls::v3::{
+            PrivateKeyProvider, private_key_provider::ConfigType,
+        },
+        service::discovery::v3::{DiscoveryResponse, Resource},
     },
-    service::discovery::v3::{DiscoveryResponse, Resource},
 };
 
 impl fmt::Debug for DataSource {
@@ -77,6 +80,32 @@ impl fmt::Debug for Resource {
         f.debug_struct("Resource")
             .field("name", &self.name)
             .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for X509svid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("X509svid")
+            .field("spiffe_id", &self.spiffe_id)
+            .field("hint", &self.hint)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Jwtsvid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Jwtsvid")
+            .field("spiffe_id", &self.spiffe_id)
+            .field("hint", &self.hint)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ValidateJwtsvidRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ValidateJwtsvidRequest")
+            .field("audience", &self.audience)
             .finish_non_exhaustive()
     }
 }

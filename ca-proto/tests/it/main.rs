@@ -17,6 +17,7 @@ use ca_proto::{
     istio::v1::auth::{
         IstioCertificateRequest, IstioCertificateResponse, istio_certificate_service_server,
     },
+    spiffe::workload::{X509svid, X509svidResponse, spiffe_workload_api_server},
 };
 use prost::Message as _;
 use prost_types::{Any, Struct, Value, value::Kind};
@@ -69,6 +70,11 @@ fn services_have_their_public_names() {
         secret_discovery_service_server::SERVICE_NAME,
         "envoy.service.secret.v3.SecretDiscoveryService"
     );
+    // Without a package, as published.
+    assert_eq!(
+        spiffe_workload_api_server::SERVICE_NAME,
+        "SpiffeWorkloadAPI"
+    );
 }
 
 #[test]
@@ -113,6 +119,26 @@ fn secret_in_a_response() {
     ]
     .concat();
     assert_eq!(response.encode_to_vec(), golden);
+}
+
+#[test]
+fn identity_of_the_workload_api() {
+    let response = X509svidResponse {
+        svids: vec![X509svid {
+            spiffe_id: "spiffe://a/b".to_owned(),
+            x509_svid: b"C".to_vec(),
+            x509_svid_key: b"K".to_vec(),
+            bundle: b"R".to_vec(),
+            hint: "h".to_owned(),
+        }],
+        ..X509svidResponse::default()
+    };
+    assert_eq!(
+        response.encode_to_vec(),
+        b"\x0a\x1a\x0a\x0cspiffe://a/b\x12\x01C\x1a\x01K\x22\x01R\x2a\x01h"
+    );
+    let shown = format!("{response:?}");
+    assert!(!shown.contains("75"), "{shown}");
 }
 
 #[test]
