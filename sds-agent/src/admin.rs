@@ -1,4 +1,4 @@
-//! Health, readiness and metrics over HTTP.
+//! Health, readiness, metrics and a page for people over HTTP.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -13,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     accept::accept_until,
-    clock,
+    clock, debug,
     metrics::Metrics,
+    sds::Roll,
     secrets::{Secret, SecretName, Secrets},
 };
 
@@ -23,11 +24,16 @@ use crate::{
 pub(crate) struct Admin {
     secrets: Secrets,
     metrics: Arc<Metrics>,
+    roll: Roll,
 }
 
 impl Admin {
-    pub(crate) fn new(secrets: Secrets, metrics: Arc<Metrics>) -> Self {
-        Self { secrets, metrics }
+    pub(crate) fn new(secrets: Secrets, metrics: Arc<Metrics>, roll: Roll) -> Self {
+        Self {
+            secrets,
+            metrics,
+            roll,
+        }
     }
 
     /// Serves on `listener` until `stop`.
@@ -66,8 +72,12 @@ impl Admin {
                 }
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
             },
+            "/debug/sds" => match debug::page(&self.secrets, &self.roll, now) {
+                Ok(page) => text(StatusCode::OK, page),
+                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+            },
             _ => {
-                let known = "there are /healthz, /readyz and /metrics\n".to_owned();
+                let known = "there are /healthz, /readyz, /metrics and /debug/sds\n".to_owned();
                 text(StatusCode::NOT_FOUND, known)
             }
         }
@@ -124,7 +134,7 @@ mod tests {
     #[test]
     fn readiness_follows_the_certificate() {
         let (publisher, secrets) = secrets::testing::channel();
-        let admin = Admin::new(secrets, Arc::new(Metrics::new()));
+        let admin = Admin::new(secrets, Arc::new(Metrics::new()), Roll::default());
         let now = clock::now();
         assert_eq!(admin.readiness(now), Err("no certificate yet".to_owned()));
 
@@ -148,7 +158,7 @@ mod tests {
     #[test]
     fn paths_and_methods() {
         let (_publisher, secrets) = secrets::testing::channel();
-        let admin = Admin::new(secrets, Arc::new(Metrics::new()));
+        let admin = Admin::new(secrets, Arc::new(Metrics::new()), Roll::default());
         let status = |method, path| {
             admin
                 .respond(&method, path, datetime!(2026-11-21 12:00 UTC))
@@ -158,6 +168,7 @@ mod tests {
         assert_eq!(status(Method::GET, "/healthz"), 200);
         assert_eq!(status(Method::GET, "/readyz"), 503);
         assert_eq!(status(Method::GET, "/metrics"), 200);
+        assert_eq!(status(Method::GET, "/debug/sds"), 200);
         assert_eq!(status(Method::GET, "/"), 404);
         assert_eq!(status(Method::POST, "/healthz"), 405);
     }

@@ -12,12 +12,15 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admin::Admin,
     ca_client::{CaError, IstioCaClient},
+    clock,
     config::Config,
     metrics::Metrics,
     output::{OutputError, OutputFolder},
     sds::SecretService,
-    secrets::{self, Keeper, Mounted},
-    socket::{self, SocketError},
+    secrets::{self, Keeper, Mounted, SecretName, Secrets},
+    serve::serve,
+    socket::{self, GuardedListener, SocketError},
+    workload_api::WorkloadApi,
 };
 
 /// An agent whose sockets are open and which has not asked for anything yet.
@@ -127,10 +130,14 @@ impl App {
             following.extend(secrets.files().follow(&name, source));
         }
         let service = SecretService::new(secrets.clone(), Arc::clone(&metrics), stop.clone());
-        let admin = Admin::new(secrets.clone(), Arc::clone(&metrics));
+        let admin = Admin::new(secrets.clone(), Arc::clone(&metrics), service.roll());
+        let workload_api = WorkloadApi::new(secrets.clone(), stop.clone());
+        let listener =
+            GuardedListener::new(self.sds, self.config.socket.peers, Arc::clone(&metrics));
+        tokio::spawn(tell_when_ready(secrets.clone(), Arc::clone(&metrics)));
 
         let mut parts = JoinSet::new();
-        parts.spawn(service.run(self.sds));
+        parts.spawn(serve(listener, service, workload_api, stop.clone()));
         parts.spawn(admin.run(self.admin, stop.clone()));
         if let Some(output) = self.output {
             parts.spawn(output.follow(secrets, Arc::clone(&metrics), stop.clone()));
@@ -166,6 +173,20 @@ impl App {
         }
         outcome
     }
+}
+
+/// Ends with the first valid certificate, or with the agent.
+async fn tell_when_ready(mut secrets: Secrets, metrics: Arc<Metrics>) {
+    while secrets
+        .shelf()
+        .valid_at(&SecretName::KeyPair, clock::now())
+        .is_none()
+    {
+        if secrets.changed().await.is_err() {
+            return;
+        }
+    }
+    metrics.became_ready();
 }
 
 /// Why an agent cannot start, or has ended.

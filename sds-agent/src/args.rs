@@ -13,7 +13,11 @@ use crate::ca_client::CaAddress;
 
 /// Keeps a workload certificate fresh and serves it to Envoy over SDS.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "sds-agent", version)]
+#[command(
+    name = "sds-agent",
+    version,
+    after_help = "`sds-agent status` shows how a running agent is doing."
+)]
 pub struct Args {
     /// Address of the CA: `host:port` or `https://host:port`. Not needed where all certificates are mounted.
     #[arg(long, env = "CA_ADDR", value_name = "ADDRESS")]
@@ -83,6 +87,14 @@ pub struct Args {
     #[arg(long, value_name = "MODE", default_value = "0666", value_parser = parse_mode)]
     pub socket_mode: u32,
 
+    /// User that may connect to the socket; may be repeated [default: anybody who can reach it].
+    #[arg(long, value_name = "UID", value_delimiter = ',')]
+    pub allow_uid: Vec<u32>,
+
+    /// Primary group that may connect to the socket; may be repeated.
+    #[arg(long, value_name = "GID", value_delimiter = ',')]
+    pub allow_gid: Vec<u32>,
+
     /// Lifetime that is asked for.
     #[arg(long, env = "SECRET_TTL", default_value = "24h", value_parser = ca_core::parse_duration)]
     pub secret_ttl: Duration,
@@ -119,7 +131,7 @@ pub struct Args {
     #[arg(long, env = "FILE_MOUNTED_CERTS", value_parser = FalseyValueParser::new())]
     pub file_mounted_certs: bool,
 
-    /// Address of `/healthz`, `/readyz` and `/metrics`.
+    /// Address of `/healthz`, `/readyz`, `/metrics` and `/debug/sds`.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15020")]
     pub admin_listen: SocketAddr,
 

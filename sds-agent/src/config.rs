@@ -6,7 +6,7 @@ use ca_core::{IdentityError, RenewalError, RenewalPolicy, SpiffeId};
 use rustls::pki_types::ServerName;
 use tonic::metadata::{Ascii, MetadataKey, MetadataValue};
 
-use crate::{args::Args, ca_client::CaAddress};
+use crate::{args::Args, ca_client::CaAddress, socket::Peers};
 
 /// Everything that the agent needs to know, checked as far as it can be without touching a file.
 #[derive(Clone, Debug)]
@@ -74,6 +74,7 @@ pub(crate) struct MountedConfig {
 pub(crate) struct SocketConfig {
     pub(crate) path: PathBuf,
     pub(crate) mode: u32,
+    pub(crate) peers: Peers,
 }
 
 impl Config {
@@ -111,6 +112,10 @@ impl TryFrom<Args> for Config {
             socket: SocketConfig {
                 path: args.socket,
                 mode: args.socket_mode,
+                peers: Peers {
+                    users: args.allow_uid,
+                    groups: args.allow_gid,
+                },
             },
             output_dir: not_empty(args.output_dir),
             admin_listen: args.admin_listen,

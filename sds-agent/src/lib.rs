@@ -5,8 +5,10 @@
 //!
 //! ```text
 //!    app (wires everything)
-//!      +--> sds/       answers Envoy ------------> secrets/
-//!      +--> output     writes files -------------> secrets/
+//!      +--> serve      the Unix socket
+//!      |      +--> sds/           answers Envoy -> secrets/
+//!      |      +--> workload_api   answers others   secrets/
+//!      +--> output     writes files -------------> secrets/    <-- files that others keep
 //!      +--> admin      health, readiness, metrics  secrets/
 //!                                                     | asks through
 //!                                                     v
@@ -29,13 +31,18 @@ mod ca_client;
 mod clock;
 mod config;
 mod credential;
+mod debug;
 mod metrics;
 mod output;
 mod roots_file;
 mod sds;
 mod secrets;
+mod serve;
 mod socket;
+mod status;
+mod workload_api;
 
 pub use app::{App, AppError, Stop};
 pub use args::Args;
 pub use config::{Config, ConfigError};
+pub use status::{AgentStatus, StatusArgs};

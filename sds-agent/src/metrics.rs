@@ -3,7 +3,10 @@
 //! Names that Istio's agent has too are spelled as it spells them, prefix `istio_agent_` included,
 //! so that its dashboards and alerts keep working. The others start with `sds_agent_`.
 
-use std::{sync::atomic::AtomicU64, time::Duration};
+use std::{
+    sync::atomic::AtomicU64,
+    time::{Duration, Instant},
+};
 
 use prometheus_client::{
     encoding::{EncodeMetric, MetricEncoder, text::encode},
@@ -28,7 +31,9 @@ pub(crate) struct Metrics {
     /// Responses that clients refused.
     pub(crate) rejects: Plain,
     /// Requests about responses that were no longer the latest.
-    pub(crate) stale: Plain,
+    stale: Family<Labels, Plain>,
+    started: Instant,
+    startup: Seconds,
     /// Files that cannot be watched.
     pub(crate) file_watcher_failures: Plain,
     /// Contents of files that are not served.
@@ -37,6 +42,8 @@ pub(crate) struct Metrics {
     next_attempt: Seconds,
     last_success: Seconds,
     pushes: Family<Labels, Counter>,
+    /// Connections from processes that are not allowed.
+    pub(crate) refused_peers: Counter,
     /// Open SDS streams.
     pub(crate) streams: Gauge,
     /// Attempts to write the output folder that failed.
@@ -77,6 +84,10 @@ impl Metrics {
             "cert_expiry_seconds",
             "Seconds until the certificate expires; negative once it has",
         );
+        let startup = istio.add(
+            "startup_duration_seconds",
+            "From the start of the agent to its first valid certificate; 0 before",
+        );
         let mut own = Page(registry.sub_registry_with_prefix("sds_agent"));
         let next_attempt = own.add(
             "next_renewal_timestamp_seconds",
@@ -87,6 +98,10 @@ impl Metrics {
             "When a certificate was last obtained, in Unix time; 0 before the first",
         );
         let pushes = own.add("pushes", "Secrets sent to SDS clients");
+        let refused_peers = own.add(
+            "refused_peers",
+            "Connections from processes that are not allowed",
+        );
         let streams = own.add("streams", "Open SDS streams");
         let output_failures = own.add(
             "output_failures",
@@ -100,6 +115,9 @@ impl Metrics {
             retries,
             rejects,
             stale,
+            started: Instant::now(),
+            startup,
+            refused_peers,
             file_watcher_failures,
             file_failures,
             expiry,
@@ -127,6 +145,17 @@ impl Metrics {
     /// The CA is about to be asked again because the last time failed.
     pub(crate) fn retried(&self) {
         self.retries.get_or_create(&CSR).add(1.0);
+    }
+
+    /// A request was about a response that is no longer the latest.
+    pub(crate) fn heard_late(&self) {
+        self.stale.get_or_create(&[("type", "sds")]).add(1.0);
+    }
+
+    /// There is a valid certificate, for the first time.
+    pub(crate) fn became_ready(&self) {
+        let took = self.started.elapsed().as_secs_f64();
+        self.startup.set(took);
     }
 
     /// These secrets were sent to a client.
@@ -237,6 +266,8 @@ mod tests {
         metrics.failed();
         metrics.retried();
         metrics.rejects.inc();
+        metrics.heard_late();
+        metrics.became_ready();
         metrics.pushed(&[SecretName::KeyPair]);
         let workload = Lineage::new().workload();
         let end = workload.secret.not_after();
@@ -253,6 +284,7 @@ mod tests {
             "istio_agent_num_failed_outgoing_requests{request_type=\"csr\"} 1.0",
             "istio_agent_num_outgoing_retries{request_type=\"csr\"} 1.0",
             "istio_agent_pilot_total_xds_rejects 1.0",
+            "istio_agent_pilot_xds_expired_nonce{type=\"sds\"} 1.0",
             "istio_agent_num_file_watcher_failures_total 0.0",
             "istio_agent_num_file_secret_failures_total 0.0",
             "istio_agent_cert_expiry_seconds{resource_name=\"default\"} -10.0",
@@ -266,5 +298,9 @@ mod tests {
                 "no {line} in\n{text}"
             );
         }
+        assert!(
+            text.contains("\nistio_agent_startup_duration_seconds "),
+            "{text}"
+        );
     }
 }

@@ -3,10 +3,13 @@
 mod delta;
 mod ledger;
 mod resource;
+mod roll;
 mod server;
 mod session;
 mod stream;
 
+pub(crate) use ledger::Verdict;
+pub(crate) use roll::Roll;
 pub(crate) use server::SecretService;
 
 #[cfg(test)]

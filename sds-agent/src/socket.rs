@@ -8,11 +8,12 @@ use std::{
         net::UnixStream,
     },
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream as UnixConnection};
 
-use crate::config::SocketConfig;
+use crate::{accept::Listener, config::SocketConfig, metrics::Metrics};
 
 /// Opens the socket.
 ///
@@ -72,6 +73,66 @@ fn remove_dead(path: &Path) -> Result<(), SocketError> {
     }
 }
 
+/// Who may connect, by user and group of the process at the other end. Nobody named: everybody who can
+/// reach the socket.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Peers {
+    pub(crate) users: Vec<u32>,
+    /// Primary groups: the kernel tells no others.
+    pub(crate) groups: Vec<u32>,
+}
+
+impl Peers {
+    fn admit(&self, stream: &UnixConnection) -> io::Result<()> {
+        if self.users.is_empty() && self.groups.is_empty() {
+            return Ok(());
+        }
+        let peer = stream.peer_cred()?;
+        let (user, group) = (peer.uid(), peer.gid());
+        if self.users.contains(&user) || self.groups.contains(&group) {
+            return Ok(());
+        }
+        Err(io::Error::other(format!(
+            "neither user {user} nor group {group} is allowed"
+        )))
+    }
+}
+
+/// A listener that hangs up on whom it does not admit.
+#[derive(Debug)]
+pub(crate) struct GuardedListener {
+    listener: UnixListener,
+    peers: Peers,
+    metrics: Arc<Metrics>,
+}
+
+impl GuardedListener {
+    pub(crate) fn new(listener: UnixListener, peers: Peers, metrics: Arc<Metrics>) -> Self {
+        Self {
+            listener,
+            peers,
+            metrics,
+        }
+    }
+}
+
+impl Listener for GuardedListener {
+    type Stream = UnixConnection;
+
+    async fn accept(&mut self) -> io::Result<UnixConnection> {
+        loop {
+            let (stream, _) = self.listener.accept().await?;
+            match self.peers.admit(&stream) {
+                Ok(()) => return Ok(stream),
+                Err(error) => {
+                    self.metrics.refused_peers.inc();
+                    tracing::warn!(%error, "a connection was refused");
+                }
+            }
+        }
+    }
+}
+
 /// Why there is no socket.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
@@ -99,7 +160,11 @@ mod tests {
     use super::*;
 
     fn config(path: PathBuf) -> SocketConfig {
-        SocketConfig { path, mode: 0o660 }
+        SocketConfig {
+            path,
+            mode: 0o660,
+            peers: Peers::default(),
+        }
     }
 
     #[tokio::test]
@@ -128,6 +193,24 @@ mod tests {
             "a killed server leaves its socket behind"
         );
         bind(&config).unwrap();
+    }
+
+    #[tokio::test]
+    async fn only_allowed_peers_are_admitted() {
+        let (ours, _theirs) = UnixConnection::pair().unwrap();
+        let peer = ours.peer_cred().unwrap();
+        let (user, group) = (peer.uid(), peer.gid());
+        for (users, groups, admitted) in [
+            (vec![], vec![], true),
+            (vec![user + 1, user], vec![], true),
+            (vec![user + 1], vec![group], true),
+            (vec![], vec![group], true),
+            (vec![user + 1], vec![], false),
+            (vec![user + 1], vec![group + 1], false),
+        ] {
+            let peers = Peers { users, groups };
+            assert_eq!(peers.admit(&ours).is_ok(), admitted, "{peers:?}");
+        }
     }
 
     #[tokio::test]

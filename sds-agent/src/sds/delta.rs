@@ -31,6 +31,8 @@ pub(super) struct DeltaSession {
 }
 
 impl Protocol for DeltaSession {
+    const NAME: &'static str = "incremental";
+
     type Request = DeltaDiscoveryRequest;
     type Response = DeltaDiscoveryResponse;
 

@@ -9,26 +9,19 @@ use ca_proto::envoy::service::{
     discovery::v3::{
         DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
     },
-    secret::v3::secret_discovery_service_server::{
-        SecretDiscoveryService, SecretDiscoveryServiceServer,
-    },
+    secret::v3::secret_discovery_service_server::SecretDiscoveryService,
 };
-use hyper::{server::conn::http2, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, Streaming, codegen::Service as _};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     delta::DeltaSession,
     ledger::Heard,
+    roll::Roll,
     session::Session,
     stream::{OpenStream, Protocol, Responses},
 };
-use crate::{accept::accept_until, clock, metrics::Metrics, secrets::Secrets};
-
-/// Envoy's own limit of concurrent requests to one cluster.
-const MOST_STREAMS: u32 = 1024;
+use crate::{clock, metrics::Metrics, secrets::Secrets};
 
 /// Answers `envoy.service.secret.v3.SecretDiscoveryService`.
 #[derive(Clone)]
@@ -39,6 +32,7 @@ pub(crate) struct SecretService {
     stop: CancellationToken,
     /// Numbers the streams.
     streams: Arc<AtomicU64>,
+    roll: Roll,
 }
 
 impl SecretService {
@@ -48,25 +42,13 @@ impl SecretService {
             metrics,
             stop,
             streams: Arc::default(),
+            roll: Roll::default(),
         }
     }
 
-    /// Serves on `listener` until stopped.
-    pub(crate) async fn run(self, listener: UnixListener) {
-        let stop = self.stop.clone();
-        // A message from a stock Envoy has 60 KB, most of it a list of extensions; the generated
-        // server takes up to 4 MiB, as Istio's does.
-        let service = SecretDiscoveryServiceServer::new(self);
-        let mut http = http2::Builder::new(TokioExecutor::new());
-        http.max_concurrent_streams(MOST_STREAMS);
-        accept_until(listener, stop, |connection| {
-            let service = service.clone();
-            http.serve_connection(
-                TokioIo::new(connection),
-                service_fn(move |request| service.clone().call(request)),
-            )
-        })
-        .await;
+    /// Who is connected.
+    pub(crate) fn roll(&self) -> Roll {
+        self.roll.clone()
     }
 
     fn open<P>(&self, requests: Streaming<P::Request>) -> Response<Responses<P::Response>>
@@ -77,7 +59,8 @@ impl SecretService {
     {
         let number = self.streams.fetch_add(1, Ordering::Relaxed) + 1;
         let (secrets, metrics) = (self.secrets.clone(), Arc::clone(&self.metrics));
-        let stream = OpenStream::<P>::new(number, requests, secrets, metrics, self.stop.clone());
+        let (roll, stop) = (&self.roll, self.stop.clone());
+        let stream = OpenStream::<P>::new(number, requests, secrets, metrics, roll, stop);
         Response::new(stream.responses())
     }
 }

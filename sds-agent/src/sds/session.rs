@@ -35,6 +35,8 @@ struct Subscription {
 }
 
 impl Protocol for Session {
+    const NAME: &'static str = "state of the world";
+
     type Request = DiscoveryRequest;
     type Response = DiscoveryResponse;
 

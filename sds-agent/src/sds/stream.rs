@@ -7,7 +7,10 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
-use super::ledger::{Answer, BadRequest, Heard, Ledger};
+use super::{
+    ledger::{Answer, BadRequest, Heard, Ledger},
+    roll::{Line, Roll},
+};
 use crate::{
     clock,
     metrics::Metrics,
@@ -23,6 +26,9 @@ const MOST_UNANSWERED: u32 = 8;
 
 /// A state machine for one stream. There are two, for the two ways to discover secrets.
 pub(super) trait Protocol {
+    /// As people call it.
+    const NAME: &'static str;
+
     type Request: Debug;
     type Response;
 
@@ -54,6 +60,7 @@ pub(super) struct OpenStream<P: Protocol> {
     requests: Streaming<P::Request>,
     secrets: Secrets,
     place: Place,
+    line: Line,
     /// The files that the client has asked for by name.
     files: BTreeMap<SecretName, Following>,
     metrics: Arc<Metrics>,
@@ -71,6 +78,7 @@ where
         requests: Streaming<P::Request>,
         secrets: Secrets,
         metrics: Arc<Metrics>,
+        roll: &Roll,
         stop: CancellationToken,
     ) -> Self {
         metrics.streams.inc();
@@ -80,6 +88,7 @@ where
             protocol: P::new(number),
             requests,
             place: secrets.audience().place(number),
+            line: roll.enter(number, P::NAME, clock::now()),
             secrets,
             files: BTreeMap::new(),
             metrics,
@@ -134,7 +143,7 @@ where
                 );
             }
             Ok(Heard::Stale) => {
-                self.metrics.stale.inc();
+                self.metrics.heard_late();
             }
             Ok(heard) => tracing::debug!(stream, ?heard, names = ?self.names(), "heard"),
             Err(error) => {
@@ -144,6 +153,7 @@ where
         }
         let ledger = self.protocol.ledger();
         self.place.follow(ledger.roots_answered());
+        self.line.note(ledger);
         self.files
             .retain(|name, _| ledger.wanted.contains_key(name));
         for name in ledger.wanted.keys() {
@@ -167,6 +177,7 @@ where
         }
         self.metrics.pushed(&answer.names);
         self.place.follow(ledger.roots_answered());
+        self.line.note(ledger);
         tracing::debug!(stream = self.number, names = ?answer.names, "sent");
         Ok(answer.response)
     }

@@ -95,7 +95,7 @@ impl Home {
 /// An agent in this process.
 pub(crate) struct Agent {
     pub(crate) home: Home,
-    admin: SocketAddr,
+    pub(crate) admin: SocketAddr,
     renew_now: Arc<Notify>,
     stop: Stop,
     running: JoinHandle<Result<(), AppError>>,
@@ -254,19 +254,23 @@ fn build_from(flags: Vec<String>) -> Result<App, AppError> {
 pub(crate) async fn client(
     socket: PathBuf,
 ) -> Result<SecretDiscoveryServiceClient<Channel>, tonic::transport::Error> {
+    Ok(SecretDiscoveryServiceClient::new(channel(socket).await?))
+}
+
+/// A connection to a Unix socket.
+pub(crate) async fn channel(socket: PathBuf) -> Result<Channel, tonic::transport::Error> {
     let connector = tower::service_fn(move |_| {
         let socket = socket.clone();
         async move { Ok::<_, io::Error>(TokioIo::new(UnixStream::connect(socket).await?)) }
     });
     let endpoint = Endpoint::from_static("http://agent.local");
-    let channel = endpoint.connect_with_connector(connector).await?;
-    Ok(SecretDiscoveryServiceClient::new(channel))
+    endpoint.connect_with_connector(connector).await
 }
 
 /// Envoy's side of one stream.
 pub(crate) struct Stream {
     names: Vec<String>,
-    requests: mpsc::Sender<DiscoveryRequest>,
+    pub(crate) requests: mpsc::Sender<DiscoveryRequest>,
     responses: Streaming<DiscoveryResponse>,
 }
 

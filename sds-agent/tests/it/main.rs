@@ -11,10 +11,13 @@ mod agent;
 mod ca;
 mod credentials;
 mod delta;
+mod documents;
 mod files;
+mod operation;
 mod process;
 mod roots;
 mod streams;
+mod workload_api;
 
 use std::{collections::BTreeSet, time::Duration};
 
