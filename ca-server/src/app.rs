@@ -8,10 +8,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ca_auth::{
-    Authenticator, Authenticators, Authorizer, ClientCertificateAuthenticator, JwtAuthenticator,
-    LocalIssuer,
-};
 use ca_core::crypto::AWS_LC_RS;
 use ca_core::files::FollowedFiles;
 use ca_core::{
@@ -29,11 +25,11 @@ use crate::admin::Admin;
 use crate::admission::Admission;
 use crate::announce::Announcement;
 use crate::audit::AuditLog;
+use crate::authentication::{self, AuthenticatorsError};
 use crate::authority::local::OffloadingAuthority;
 use crate::authority::plugged::{self, PluggedError};
 use crate::authority::rotator::{Rotator, RotatorHandle};
 use crate::authority::self_signed::{self, Origin, SelfSignedError};
-use crate::cli::token::{self, TokenKeyError};
 use crate::config::{Config, Tokens};
 use crate::control;
 use crate::metrics::Metrics;
@@ -82,6 +78,10 @@ impl App {
         let serving = bind(config.listen).await?;
         let admin = bind(config.admin_listen).await?;
 
+        let mut authentication = config.authentication;
+        let policy = authentication.policy.take();
+        let authorizer = authentication::authorizer(policy, &config.trust_domain)?;
+
         let store = DirectoryStore::open_with(&config.data_dir, &AWS_LC_RS)?;
         let control = control::bind(&config.data_dir).map_err(|cause| AppError::Control {
             path: control::path(&config.data_dir),
@@ -117,29 +117,9 @@ impl App {
         })?;
         let authority = LocalAuthority::new(bundles.clone());
 
-        let local_tokens = matches!(config.tokens, Tokens::Local);
-        let jwt = match config.tokens {
-            Tokens::Issuer { keys, name } => {
-                let jwt =
-                    JwtAuthenticator::new(config.trust_domain.clone(), keys, config.audiences);
-                match name {
-                    Some(name) => jwt.with_issuer(name),
-                    None => jwt,
-                }
-            }
-            Tokens::Local => {
-                let issuer = token::load_or_create(&config.data_dir)?;
-                JwtAuthenticator::new(config.trust_domain.clone(), issuer.keys(), config.audiences)
-                    .with_issuer(LocalIssuer::NAME)
-            }
-        };
-        // Istio's order: the certificate of a connection first, then the token of a request.
-        let authenticators: Vec<Box<dyn Authenticator>> = vec![
-            Box::new(ClientCertificateAuthenticator::new(
-                config.trust_domain.clone(),
-            )),
-            Box::new(jwt),
-        ];
+        let local_tokens = matches!(authentication.tokens, Tokens::Local(_));
+        let authenticators =
+            authentication::authenticators(authentication, &config.trust_domain, &config.data_dir)?;
 
         let plan = ServingPlan {
             authority: authority.clone(),
@@ -162,8 +142,8 @@ impl App {
             })
         });
         let service = Service {
-            authenticators: Authenticators::new(authenticators),
-            authorizer: Authorizer::own_names(),
+            authenticators,
+            authorizer,
             ttl: config.ttl,
             admission,
             authority: Arc::new(OffloadingAuthority::new(authority)),
@@ -352,9 +332,9 @@ pub enum AppError {
         /// The system's reason.
         cause: io::Error,
     },
-    /// There is no issuer of local tokens.
-    #[error("local token issuer: {0}")]
-    Tokens(#[from] TokenKeyError),
+    /// Callers cannot be judged.
+    #[error(transparent)]
+    Authenticators(#[from] AuthenticatorsError),
     /// The listener has no certificate.
     #[error("serving certificate: {0}")]
     Serving(#[from] ServingError),

@@ -11,6 +11,10 @@ use tracing_subscriber::EnvFilter;
 
 use crate::authority::rotator::RotationStep;
 
+mod authentication;
+
+pub(crate) use authentication::AuthenticationArgs;
+
 /// A certificate authority for service meshes, wire-compatible with Istio.
 ///
 /// Without any flag it creates a root in ./mesh-ca-data, signs over TLS on 127.0.0.1:15012, and accepts tokens that
@@ -95,28 +99,8 @@ pub struct Args {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) root_overlap: Option<Duration>,
 
-    /// Public keys of a token issuer: a JWK Set or PEM. Without it, the server accepts its own local tokens.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) token_issuer_keys: Option<PathBuf>,
-
-    /// The `iss` that tokens must have.
-    #[arg(
-        long,
-        env = "TOKEN_ISSUER",
-        value_name = "ISSUER",
-        requires = "token_issuer_keys"
-    )]
-    pub(crate) token_issuer: Option<String>,
-
-    /// The audiences of which a token must have one.
-    #[arg(
-        long,
-        env = "TOKEN_AUDIENCES",
-        value_name = "AUDIENCE,...",
-        value_delimiter = ',',
-        default_value = "istio-ca"
-    )]
-    pub(crate) token_audiences: Vec<String>,
+    #[command(flatten)]
+    pub(crate) authentication: AuthenticationArgs,
 
     /// How many requests may wait for a thread; of more, those that are least urgent are turned away.
     #[arg(long, value_name = "COUNT", default_value = "2048")]
@@ -164,6 +148,8 @@ pub enum Command {
     Token(TokenArgs),
     /// Replace the root of a running server in stages, or tell where that stands.
     Rotate(RotateArgs),
+    /// Work with a policy file.
+    Policy(PolicyArgs),
 }
 
 /// What happens to a root near its end.
@@ -182,6 +168,26 @@ pub struct RotateArgs {
     /// The folder of the CA.
     #[arg(long, value_name = "FOLDER", default_value = DEFAULT_DATA_DIR)]
     pub(crate) data_dir: PathBuf,
+}
+
+/// What to do with a policy file.
+#[derive(Debug, clap::Args)]
+pub struct PolicyArgs {
+    #[command(subcommand)]
+    pub(crate) verb: PolicyVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyVerb {
+    /// Say what is wrong with a file, line by line; fail if anything is.
+    Check {
+        /// The policy, in TOML.
+        file: PathBuf,
+
+        /// The trust domain of the mesh, for patterns that begin with a slash.
+        #[arg(long, env = "TRUST_DOMAIN", default_value = "cluster.local")]
+        trust_domain: TrustDomain,
+    },
 }
 
 /// What a token says.

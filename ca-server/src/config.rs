@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ca_auth::{Audiences, IssuerKeys, IssuerKeysError};
 use ca_core::{
     FirstCheck, Method, OverMax, RotationError, RotationPolicy, SubjectName, TrustDomain, TtlError,
     TtlPolicy,
@@ -13,6 +12,11 @@ use ca_core::{
 use crate::admission::Limits;
 use crate::args::{Args, RootRotation};
 use crate::audit::{OnFailure, RotationLimits};
+
+mod authentication;
+
+pub use authentication::AuthenticationError;
+pub(crate) use authentication::{Authentication, Issuer, Keys, Tokens};
 
 /// Everything that the server needs to know before it starts.
 #[derive(Debug)]
@@ -27,8 +31,7 @@ pub struct Config {
     pub(crate) root_lifetime: Duration,
     /// `None`: the root changes on an operator's word alone.
     pub(crate) rotation: Option<RotationPolicy>,
-    pub(crate) tokens: Tokens,
-    pub(crate) audiences: Audiences,
+    pub(crate) authentication: Authentication,
     pub(crate) admission: Limits,
     pub(crate) audit: Option<Audit>,
     pub(crate) shutdown: Duration,
@@ -42,44 +45,16 @@ pub(crate) struct Audit {
     pub(crate) on_failure: OnFailure,
 }
 
-/// Whose tokens are accepted.
-#[derive(Debug)]
-pub(crate) enum Tokens {
-    /// Those of a known issuer.
-    Issuer {
-        keys: IssuerKeys,
-        name: Option<String>,
-    },
-    /// Those that `ca-server token` makes: nobody else was named.
-    Local,
-}
-
 impl TryFrom<Args> for Config {
     type Error = ConfigError;
 
     fn try_from(args: Args) -> Result<Self, ConfigError> {
         let rotation = rotation_policy(&args)?;
-        let tokens = match args.token_issuer_keys {
-            None => Tokens::Local,
-            Some(path) => {
-                let content = std::fs::read(&path).map_err(|cause| ConfigError::Read {
-                    path: path.clone(),
-                    cause,
-                })?;
-                let keys = IssuerKeys::parse(&content)
-                    .map_err(|cause| ConfigError::IssuerKeys { path, cause })?;
-                Tokens::Issuer {
-                    keys,
-                    name: args.token_issuer,
-                }
-            }
-        };
         let default = args.default_workload_cert_ttl;
         let ttl = TtlPolicy::new(default, args.max_workload_cert_ttl, OverMax::Reject)?;
         if args.self_signed_ca_cert_ttl < Duration::from_secs(1) {
             return Err(ConfigError::RootLifetime);
         }
-        let audiences = Audiences::new(args.token_audiences).ok_or(ConfigError::NoAudience)?;
         Ok(Self {
             data_dir: args.data_dir,
             serving_names: serving_names(args.listen, args.dns_names),
@@ -90,8 +65,7 @@ impl TryFrom<Args> for Config {
             root_ca_dir: args.root_ca_dir,
             root_lifetime: args.self_signed_ca_cert_ttl,
             rotation,
-            tokens,
-            audiences,
+            authentication: args.authentication.try_into()?,
             admission: Limits {
                 waiting: args.max_waiting,
                 waiting_of_one_caller: args.max_waiting_per_identity,
@@ -117,22 +91,9 @@ impl TryFrom<Args> for Config {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// A file that a flag names cannot be read.
-    #[error("cannot read {}: {cause}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        cause: std::io::Error,
-    },
-    /// The keys of the token issuer do not read.
-    #[error("token issuer keys {}: {cause}", path.display())]
-    IssuerKeys {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        cause: IssuerKeysError,
-    },
+    /// About callers.
+    #[error(transparent)]
+    Authentication(#[from] AuthenticationError),
     /// The lifetimes contradict each other.
     #[error(transparent)]
     Ttl(#[from] TtlError),
@@ -142,9 +103,6 @@ pub enum ConfigError {
     /// The root could never be rotated that way.
     #[error("root rotation: {0}")]
     Rotation(#[from] RotationError),
-    /// Without an audience no token could ever be accepted.
-    #[error("no token audience")]
-    NoAudience,
 }
 
 fn rotation_policy(args: &Args) -> Result<Option<RotationPolicy>, RotationError> {
@@ -207,7 +165,7 @@ mod tests {
         assert_eq!(config.trust_domain.as_str(), "cluster.local");
         assert_eq!(config.ttl, TtlPolicy::default());
         assert_eq!(config.root_lifetime, Duration::from_secs(3650 * 24 * 3600));
-        assert!(matches!(config.tokens, Tokens::Local));
+        assert!(matches!(config.authentication.tokens, Tokens::Local(_)));
         assert_eq!(config.rotation, Some(RotationPolicy::default()));
     }
 

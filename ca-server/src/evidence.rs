@@ -55,6 +55,10 @@ fn read_evidence<T>(request: &Request<T>) -> Evidence {
         // A header that is not text holds no token.
         evidence = evidence.with_authorization(value.to_str().unwrap_or_default());
     }
+    for value in request.metadata().get_all("x-forwarded-client-cert") {
+        // A header that is not text stays as one that cannot be read: it was sent.
+        evidence = evidence.with_forwarded_certificate(value.to_str().unwrap_or_default());
+    }
     // Istio: only one value is a claim; two are none.
     let mut clusters = request.metadata().get_all("clusterid").iter();
     if let (Some(cluster), None) = (clusters.next(), clusters.next()) {

@@ -33,6 +33,7 @@ fn run(args: Args) -> anyhow::Result<()> {
         None => {}
         Some(Command::Token(token)) => return Ok(ca_server::print_token(token)?),
         Some(Command::Rotate(rotation)) => return Ok(ca_server::rotate(rotation)?),
+        Some(Command::Policy(policy)) => return Ok(ca_server::policy(policy)?),
     }
     let config = Config::try_from(args)?;
     tokio::runtime::Builder::new_multi_thread()

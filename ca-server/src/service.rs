@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ca_auth::{Authenticators, Authorizer, Caller, Evidence, Grant};
+use ca_auth::{Authenticators, Authorizer, Caller, Evidence, Grant, RuleName};
 use ca_core::crypto::AWS_LC_RS;
 use ca_core::{
     Certificate, CertificateAuthority, Csr, IssuedChain, SigningRequest, SubjectName, TtlPolicy,
@@ -39,16 +39,18 @@ impl Service {
     async fn issue(&self, evidence: &Evidence, wish: Wish, now: OffsetDateTime) -> Outcome {
         match self.decide(evidence, &wish, now).await {
             Ok(grant) => {
-                let caller = grant.caller().clone();
+                let (caller, rules) = (grant.caller().clone(), grant.rules().into());
                 let shown = evidence.client_chain().map(|chain| chain.leaf());
                 let priority = Priority::of(&caller, shown, now);
                 Outcome {
                     caller: Some(caller),
+                    rules,
                     result: self.certify(grant, wish, priority, now).await,
                 }
             }
             Err(error) => Outcome {
                 caller: None,
+                rules: Box::default(),
                 result: Err(error),
             },
         }
@@ -80,7 +82,8 @@ impl Service {
             .admission
             .run(priority, grant.identities()[0].as_str(), check)
             .await??;
-        let lifetime = self.ttl.resolve(wish.ttl)?;
+        grant.check_key(csr.public_key().kind())?;
+        let lifetime = grant.lifetime(self.ttl.resolve(wish.ttl)?);
         let names = grant
             .into_identities()
             .into_iter()
@@ -98,7 +101,11 @@ impl Service {
         now: OffsetDateTime,
         started: Instant,
     ) -> Result<IssuedChain, IssueError> {
-        let Outcome { caller, mut result } = outcome;
+        let Outcome {
+            caller,
+            rules,
+            mut result,
+        } = outcome;
         if let Some(audit) = &self.audit {
             let written = audit.write(&Record::new(now, evidence, caller.as_ref(), &result));
             result = result.and_then(|issued| written.map(|()| issued).map_err(IssueError::Audit));
@@ -114,6 +121,7 @@ impl Service {
                 tracing::info!(
                     names = ?leaf.names(), serial = leaf.serial(), not_after = %leaf.not_after(),
                     caller = ?caller.as_ref().map(|c| &c.source), by = caller.as_ref().map(|c| c.authenticator),
+                    rules = %shown(&rules),
                     peer, "issued"
                 );
             }
@@ -135,7 +143,14 @@ impl Service {
 /// How a request ended, and who asked, if that is known.
 struct Outcome {
     caller: Option<Caller>,
+    /// Those that granted the names and limited the certificate.
+    rules: Box<[RuleName]>,
     result: Result<IssuedChain, IssueError>,
+}
+
+fn shown(rules: &[RuleName]) -> String {
+    let rules: Vec<_> = rules.iter().map(ToString::to_string).collect();
+    rules.join(", ")
 }
 
 #[tonic::async_trait]
@@ -154,6 +169,7 @@ impl IstioCertificateService for Service {
             .await;
         let outcome = outcome.unwrap_or(Outcome {
             caller: None,
+            rules: Box::default(),
             result: Err(NotDone::Panicked.into()),
         });
         // Recorded before it is released: what is out is on the record.

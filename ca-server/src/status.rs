@@ -1,6 +1,6 @@
 //! From an outcome to what the wire is told: the only place that does this.
 
-use ca_auth::{AuthzError, Refusal};
+use ca_auth::{AuthzError, KeyRefused, Refusal};
 use ca_core::{CsrError, SignError, TtlError};
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
@@ -17,6 +17,8 @@ pub(crate) enum IssueError {
     Authorization(#[from] AuthzError),
     #[error(transparent)]
     Csr(#[from] CsrError),
+    #[error(transparent)]
+    Key(#[from] KeyRefused),
     #[error(transparent)]
     Ttl(#[from] TtlError),
     #[error(transparent)]
@@ -42,7 +44,7 @@ impl IssueError {
     pub(crate) fn refused(&self) -> Refused {
         match self {
             Self::Authentication(_) | Self::Authorization(_) => Refused::Authentication,
-            Self::Csr(_) | Self::Sign(SignError::Refused(_)) => Refused::Csr,
+            Self::Csr(_) | Self::Key(_) | Self::Sign(SignError::Refused(_)) => Refused::Csr,
             Self::Ttl(_) => Refused::Ttl,
             Self::NotDone(NotDone::TurnedAway) => Refused::Overload,
             Self::Sign(SignError::NotReady) => Refused::NotReady,
@@ -70,6 +72,8 @@ impl IssueError {
                 "request impersonation authentication failure".to_owned(),
             ),
             Self::Csr(error) => (Code::InvalidArgument, signing_error(error)),
+            // It has the name, and so may know what its key should be.
+            Self::Key(error) => (Code::InvalidArgument, signing_error(error)),
             Self::Ttl(error) => (Code::InvalidArgument, signing_error(error)),
             Self::Sign(error) => (sign_code(error), signing_error(error)),
             // What agents of Istio try again after, by themselves.

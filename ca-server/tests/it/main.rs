@@ -6,8 +6,10 @@
     reason = "what a test cannot do ends it"
 )]
 
+mod authentication;
 mod authority;
 mod client;
 mod issuance;
+mod issuer;
 mod process;
 mod running;

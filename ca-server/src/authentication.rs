@@ -1,0 +1,148 @@
+//! From what is meant about callers to the parts that judge them.
+
+use std::path::{Path, PathBuf};
+
+use ca_auth::{
+    Authenticator, Authenticators, Authorizer, ClientCertificateAuthenticator,
+    ForwardedCertificateAuthenticator, IssuerKeys, JwtAuthenticator, KeySchedule, LocalIssuer,
+    Policy, RemoteKeys,
+};
+use ca_core::TrustDomain;
+use ca_core::files::{FileSet, FollowError, FollowOptions, FollowedFiles, Snapshot};
+
+use crate::cli::token::{self, TokenKeyError};
+use crate::config::{Authentication, Issuer, Keys, Tokens};
+
+/// Who is believed, in Istio's order: the certificate of a connection, tokens, what a proxy says. Starts to follow issuers.
+pub(crate) fn authenticators(
+    config: Authentication,
+    trust_domain: &TrustDomain,
+    data_dir: &Path,
+) -> Result<Authenticators, AuthenticatorsError> {
+    let proxies = config.proxies;
+    let mut certificate = ClientCertificateAuthenticator::new(trust_domain.clone())
+        .with_trusted_proxies(proxies.clone().unwrap_or_default());
+    if let Some(age) = config.renewal_max_age {
+        certificate = certificate.with_max_age(age);
+    }
+    let mut in_order: Vec<Box<dyn Authenticator>> = vec![Box::new(certificate)];
+    match config.tokens {
+        Tokens::Local(audiences) => {
+            let keys = token::load_or_create(data_dir)?.keys();
+            let jwt = JwtAuthenticator::new(trust_domain.clone(), keys, audiences);
+            in_order.push(Box::new(jwt.with_issuer(LocalIssuer::NAME)));
+        }
+        Tokens::Issuers(issuers) => {
+            for issuer in issuers {
+                in_order.push(Box::new(jwt(issuer, config.schedule, trust_domain)?));
+            }
+        }
+    }
+    if let Some(proxies) = proxies {
+        let forwarded = ForwardedCertificateAuthenticator::new(trust_domain.clone(), proxies);
+        in_order.push(Box::new(forwarded));
+    }
+    if !config.enabled {
+        tracing::warn!("authentication is switched off: every request is refused");
+        in_order.clear();
+    }
+    Ok(Authenticators::new(in_order))
+}
+
+fn jwt(
+    issuer: Issuer,
+    schedule: KeySchedule,
+    trust_domain: &TrustDomain,
+) -> Result<JwtAuthenticator, AuthenticatorsError> {
+    let (mesh, audiences) = (trust_domain.clone(), issuer.audiences);
+    let jwt = match issuer.keys {
+        Keys::File(path) => {
+            let keys = follow(path, "token issuer keys", |content| {
+                IssuerKeys::parse(content).map_err(|error| error.to_string())
+            })?;
+            JwtAuthenticator::new(mesh, keys, audiences)
+        }
+        Keys::Place(place, client) => {
+            let keys = RemoteKeys::start(place, client, schedule);
+            JwtAuthenticator::new(mesh, keys, audiences)
+        }
+    };
+    let jwt = jwt
+        .with_clock_skew(issuer.clock_skew)
+        .with_subject_rule(issuer.subject);
+    Ok(match issuer.name {
+        Some(name) => jwt.with_issuer(name),
+        None => jwt,
+    })
+}
+
+/// Who may have what: by the policy, or its own names alone.
+pub(crate) fn authorizer(
+    policy: Option<PathBuf>,
+    trust_domain: &TrustDomain,
+) -> Result<Authorizer, AuthenticatorsError> {
+    let Some(path) = policy else {
+        return Ok(Authorizer::own_names());
+    };
+    let mesh = trust_domain.clone();
+    let file = follow(path, "policy", move |content| {
+        let text = str::from_utf8(content).map_err(|error| error.to_string())?;
+        Policy::parse(text, &mesh).map_err(|error| error.to_string())
+    })?;
+    Ok(Authorizer::by_policy_file(file))
+}
+
+/// Follows a file, and says in the log when it is replaced and when what it holds is not taken.
+fn follow<T: Send + Sync + 'static>(
+    path: PathBuf,
+    what: &'static str,
+    parse: impl Fn(&[u8]) -> Result<T, String> + Send + 'static,
+) -> Result<FollowedFiles<T>, AuthenticatorsError> {
+    let read = {
+        let path = path.clone();
+        move |files: &Snapshot, _: Option<&T>| {
+            let content = files.require(&path).map_err(|error| error.to_string())?;
+            parse(content)
+        }
+    };
+    let set = FileSet::new().required(&path);
+    let followed = FollowedFiles::start(set, FollowOptions::new(), read).map_err(|cause| {
+        AuthenticatorsError::File {
+            what,
+            path: path.clone(),
+            cause,
+        }
+    })?;
+    let (mut changes, mut refusals) = (followed.subscribe(), followed.subscribe());
+    // It ends with the process: it only tells, and whoever uses the file does not wait for it.
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = changes.changed() => tracing::info!(path = %path.display(), "{what} replaced"),
+                refusal = refusals.refused() => {
+                    tracing::error!(path = %path.display(), "{what} not replaced: {}", refusal.error);
+                }
+            }
+        }
+    });
+    Ok(followed)
+}
+
+/// Why callers cannot be judged.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AuthenticatorsError {
+    /// There is no issuer of local tokens.
+    #[error("local token issuer: {0}")]
+    Tokens(#[from] TokenKeyError),
+    /// A file that must be good at the start is not.
+    #[error("{what} {}: {cause}", path.display())]
+    File {
+        /// What it holds.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: FollowError,
+    },
+}

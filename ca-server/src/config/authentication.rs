@@ -1,0 +1,531 @@
+//! What is meant about who is believed: issuers, proxies, renewals, and the policy.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ca_auth::{
+    AddressRange, AddressRangeError, Audiences, ClaimRule, DocumentUrl, HttpsClient,
+    HttpsClientError, IdentityTemplate, IssuerKeys, IssuerKeysError, KeyPlace, KeySchedule,
+    SubjectRule, TemplateError, TrustedProxies, UrlError,
+};
+use ca_core::{DurationError, parse_duration};
+use serde::Deserialize;
+
+use crate::args::AuthenticationArgs;
+
+/// Who is believed.
+#[derive(Debug)]
+pub(crate) struct Authentication {
+    /// `false`: nobody.
+    pub(crate) enabled: bool,
+    pub(crate) tokens: Tokens,
+    pub(crate) schedule: KeySchedule,
+    pub(crate) renewal_max_age: Option<Duration>,
+    /// `None` where nobody's header is believed.
+    pub(crate) proxies: Option<TrustedProxies>,
+    pub(crate) policy: Option<PathBuf>,
+}
+
+/// Whose tokens are accepted.
+#[derive(Debug)]
+pub(crate) enum Tokens {
+    /// Those of known issuers: at least one.
+    Issuers(Vec<Issuer>),
+    /// Those that `ca-server token` makes: nobody else was named.
+    Local(Audiences),
+}
+
+/// One issuer and what its tokens must be.
+#[derive(Debug)]
+pub(crate) struct Issuer {
+    pub(crate) name: Option<String>,
+    pub(crate) keys: Keys,
+    pub(crate) audiences: Audiences,
+    pub(crate) subject: SubjectRule,
+    pub(crate) clock_skew: Duration,
+}
+
+/// Where its keys come from.
+#[derive(Debug)]
+pub(crate) enum Keys {
+    File(PathBuf),
+    Place(KeyPlace, HttpsClient),
+}
+
+impl TryFrom<AuthenticationArgs> for Authentication {
+    type Error = AuthenticationError;
+
+    fn try_from(args: AuthenticationArgs) -> Result<Self, AuthenticationError> {
+        let common = Audiences::new(args.token_audiences);
+        let common = common.ok_or(AuthenticationError::NoAudience)?;
+        let context = Context {
+            audiences: &common,
+            clock_skew: args.token_clock_skew,
+            ca_file: args.token_issuer_ca.as_deref(),
+        };
+        let mut issuers = Vec::new();
+        // Istio's order: the rule, then the issuer.
+        if let Some(json) = set(args.jwt_rule) {
+            issuers.push(context.jwt_rule(&json)?);
+        }
+        let (name, keys) = (set(args.token_issuer), set(args.token_issuer_keys));
+        if name.is_some() || keys.is_some() {
+            let audiences = args.token_issuer_audiences;
+            let audiences: Vec<_> = audiences.into_iter().filter_map(|a| set(Some(a))).collect();
+            issuers.push(context.issuer(IssuerTable {
+                name,
+                keys,
+                audiences: Some(audiences).filter(|names| !names.is_empty()),
+                ..IssuerTable::default()
+            })?);
+        }
+        if let Some(path) = &args.token_issuers {
+            issuers.extend(context.issuers_file(path)?);
+        }
+        Ok(Self {
+            enabled: args.xds_auth,
+            tokens: if issuers.is_empty() {
+                Tokens::Local(common)
+            } else {
+                Tokens::Issuers(issuers)
+            },
+            schedule: KeySchedule {
+                refresh: args.token_keys_refresh,
+                cooldown: args.token_keys_cooldown,
+                max_age: args.token_keys_max_age,
+            },
+            renewal_max_age: args.renewal_max_age,
+            proxies: trusted_proxies(&args.trusted_gateway_cidr)?,
+            policy: args.policy,
+        })
+    }
+}
+
+/// Manifests set a variable to nothing where they mean that it is not set.
+fn set(text: Option<String>) -> Option<String> {
+    text.filter(|text| !text.is_empty())
+}
+
+fn trusted_proxies(ranges: &[String]) -> Result<Option<TrustedProxies>, AddressRangeError> {
+    let ranges = ranges.iter().map(|range| range.trim());
+    let ranges = ranges.filter(|range| !range.is_empty()).map(str::parse);
+    let ranges: Vec<AddressRange> = ranges.collect::<Result<_, _>>()?;
+    Ok((!ranges.is_empty()).then(|| TrustedProxies::new(ranges)))
+}
+
+/// What holds where an issuer says nothing else.
+struct Context<'a> {
+    audiences: &'a Audiences,
+    clock_skew: Duration,
+    ca_file: Option<&'a Path>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IssuersFile {
+    issuer: Vec<IssuerTable>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct IssuerTable {
+    name: Option<String>,
+    keys: Option<String>,
+    audiences: Option<Vec<String>>,
+    identity: Option<String>,
+    #[serde(default)]
+    require: BTreeMap<String, String>,
+    clock_skew: Option<String>,
+    ca_file: Option<PathBuf>,
+}
+
+/// The fields of Istio's rule that the CA of Istio reads. Others are passed over, as there.
+#[derive(Deserialize)]
+struct JwtRule {
+    issuer: String,
+    #[serde(alias = "jwksUri")]
+    jwks_uri: Option<String>,
+    audiences: Option<Vec<String>>,
+}
+
+impl Context<'_> {
+    fn jwt_rule(&self, json: &str) -> Result<Issuer, AuthenticationError> {
+        let rule: JwtRule = serde_json::from_str(json).map_err(AuthenticationError::JwtRule)?;
+        self.issuer(IssuerTable {
+            name: Some(rule.issuer),
+            keys: rule.jwks_uri.filter(|uri| !uri.is_empty()),
+            audiences: rule.audiences,
+            ..IssuerTable::default()
+        })
+    }
+
+    fn issuers_file(&self, path: &Path) -> Result<Vec<Issuer>, AuthenticationError> {
+        let text = read_text(path)?;
+        let file: IssuersFile =
+            toml::from_str(&text).map_err(|cause| AuthenticationError::IssuersFile {
+                path: path.into(),
+                cause: Box::new(cause),
+            })?;
+        let issuers = file.issuer.into_iter();
+        issuers
+            .map(|table| {
+                // Several issuers without a name would all be asked about each other's tokens.
+                if table.name.is_none() {
+                    return Err(AuthenticationError::NoName { path: path.into() });
+                }
+                self.issuer(table)
+            })
+            .collect()
+    }
+
+    fn issuer(&self, table: IssuerTable) -> Result<Issuer, AuthenticationError> {
+        let name = table.name;
+        let https = || {
+            let file = table.ca_file.as_deref().or(self.ca_file);
+            https_client(file)
+        };
+        let keys = match (table.keys, &name) {
+            (Some(keys), _) if keys.contains("://") => {
+                Keys::Place(KeyPlace::jwk_set(keys.parse::<DocumentUrl>()?), https()?)
+            }
+            (Some(path), _) => {
+                let path = PathBuf::from(path);
+                // Read again by whoever follows it; here for the error before anything is made.
+                if let Err(cause) = IssuerKeys::parse(&read(&path)?) {
+                    return Err(AuthenticationError::IssuerKeys { path, cause });
+                }
+                Keys::File(path)
+            }
+            (None, Some(name)) => Keys::Place(KeyPlace::discovered(name)?, https()?),
+            (None, None) => return Err(AuthenticationError::NoKeys),
+        };
+        let audiences = match table.audiences {
+            None => self.audiences.clone(),
+            Some(names) => Audiences::new(names).ok_or(AuthenticationError::NoAudience)?,
+        };
+        let clock_skew = match table.clock_skew {
+            None => self.clock_skew,
+            Some(text) => parse_duration(&text)?,
+        };
+        Ok(Issuer {
+            name,
+            keys,
+            audiences,
+            subject: subject_rule(table.identity, table.require)?,
+            clock_skew,
+        })
+    }
+}
+
+fn subject_rule(
+    identity: Option<String>,
+    require: BTreeMap<String, String>,
+) -> Result<SubjectRule, AuthenticationError> {
+    let Some(identity) = identity else {
+        if require.is_empty() {
+            return Ok(SubjectRule::ServiceAccount);
+        }
+        return Err(AuthenticationError::RequireAlone);
+    };
+    let mut rule = ClaimRule::new(identity.parse::<IdentityTemplate>()?);
+    for (claim, value) in require {
+        rule = rule.requiring(claim.parse()?, value);
+    }
+    Ok(SubjectRule::Claims(rule))
+}
+
+fn https_client(ca_file: Option<&Path>) -> Result<HttpsClient, AuthenticationError> {
+    let path = match ca_file {
+        Some(path) => path,
+        None => {
+            let mut known = SYSTEM_ROOTS.iter().map(Path::new);
+            let found = known.find(|path| path.exists());
+            found.ok_or(AuthenticationError::NoSystemRoots)?
+        }
+    };
+    HttpsClient::new(&read(path)?).map_err(|cause| AuthenticationError::Roots {
+        path: path.into(),
+        cause,
+    })
+}
+
+fn read_text(path: &Path) -> Result<String, AuthenticationError> {
+    std::fs::read_to_string(path).map_err(|cause| AuthenticationError::Read {
+        path: path.into(),
+        cause,
+    })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, AuthenticationError> {
+    std::fs::read(path).map_err(|cause| AuthenticationError::Read {
+        path: path.into(),
+        cause,
+    })
+}
+
+/// What was typed about callers and cannot be meant.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AuthenticationError {
+    /// A file cannot be read.
+    #[error("cannot read {}: {cause}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        cause: std::io::Error,
+    },
+    /// The keys of a token issuer do not read.
+    #[error("token issuer keys {}: {cause}", path.display())]
+    IssuerKeys {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: IssuerKeysError,
+    },
+    /// An issuer or its keys are nowhere that can be asked.
+    #[error("token issuer: {0}")]
+    Url(#[from] UrlError),
+    /// Nothing to verify the server of an issuer with.
+    #[error("no file with the root certificates of the system: name one with --token-issuer-ca")]
+    NoSystemRoots,
+    /// The file is not one of root certificates.
+    #[error("{}: {cause}", path.display())]
+    Roots {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: HttpsClientError,
+    },
+    /// Neither keys nor a name to find them by.
+    #[error("a token issuer without keys and without a name")]
+    NoKeys,
+    /// Without an audience no token could ever be accepted.
+    #[error("no token audience")]
+    NoAudience,
+    /// Not a rule.
+    #[error("JWT rule: {0}")]
+    JwtRule(#[source] serde_json::Error),
+    /// Not a file of issuers.
+    #[error("{}: {cause}", path.display())]
+    IssuersFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and where.
+        cause: Box<toml::de::Error>,
+    },
+    /// An issuer among several that would take the tokens of all.
+    #[error("{}: an issuer without a name", path.display())]
+    NoName {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Claims that nothing is made of.
+    #[error("require without identity: the claims of Kubernetes are judged as a whole")]
+    RequireAlone,
+    /// The template for identities.
+    #[error("identity: {0}")]
+    Template(#[from] TemplateError),
+    /// The addresses of proxies.
+    #[error("trusted gateways: {0}")]
+    Proxies(#[from] AddressRangeError),
+    /// The clock skew of an issuer.
+    #[error("clock-skew: {0}")]
+    ClockSkew(#[from] DurationError),
+}
+
+/// Where distributions keep the roots that people trust.
+const SYSTEM_ROOTS: [&str; 5] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::Args;
+
+    fn authentication(flags: &[&str]) -> Result<Authentication, String> {
+        let args = Args::try_parse_from(["ca-server"].iter().chain(flags)).unwrap();
+        args.authentication
+            .try_into()
+            .map_err(|error: AuthenticationError| error.to_string())
+    }
+
+    fn folder_with(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            std::fs::write(folder.path().join(name), content).unwrap();
+        }
+        folder
+    }
+
+    const KEYS: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+
+    #[test]
+    fn nothing_typed_means_local_tokens_and_nobodys_header() {
+        let nothing = authentication(&[]).unwrap();
+        assert!(matches!(nothing.tokens, Tokens::Local(_)));
+        assert!(nothing.enabled && nothing.proxies.is_none() && nothing.policy.is_none());
+        assert_eq!(nothing.schedule, KeySchedule::default());
+        // What a manifest leaves empty is not set.
+        let names = [
+            "--token-issuer",
+            "--token-issuer-audiences",
+            "--jwt-rule",
+            "--trusted-gateway-cidr",
+        ];
+        let empty = names.map(|name| [name, ""]).concat();
+        let empty = authentication(&empty).unwrap();
+        assert!(matches!(empty.tokens, Tokens::Local(_)) && empty.proxies.is_none());
+        assert!(authentication(&["--trusted-gateway-cidr", "10.0.0.0/8, ::1"]).is_ok());
+    }
+
+    #[test]
+    fn issuers_come_from_the_rule_the_flags_and_the_file_in_this_order() {
+        let ca = ca_core::testing::TestCa::new("cluster.local").root_pem();
+        let issuers = r#"
+            [[issuer]]
+            name = "https://ci.example"
+            audiences = ["ca"]
+            identity = "spiffe://{trust_domain}/ns/ci/sa/{claim:project}"
+            require = { owner = "example" }
+            clock-skew = "30s"
+            [[issuer]]
+            name = "legacy"
+            keys = "FOLDER/keys.json"
+        "#;
+        let folder = folder_with(&[("ca.pem", &ca), ("keys.json", KEYS)]);
+        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        let issuers = issuers.replace("FOLDER", folder.path().to_str().unwrap());
+        std::fs::write(path("issuers.toml"), issuers).unwrap();
+        let all = authentication(&[
+            "--jwt-rule",
+            r#"{"issuer":"https://rule.example","jwksUri":"https://rule.example/keys","fromHeaders":[]}"#,
+            "--token-issuer",
+            "https://kubernetes.default.svc",
+            "--token-issuers",
+            &path("issuers.toml"),
+            "--token-issuer-ca",
+            &path("ca.pem"),
+            "--token-clock-skew",
+            "5s",
+        ])
+        .unwrap();
+        let Tokens::Issuers(all) = all.tokens else {
+            panic!("local tokens");
+        };
+        let shown: Vec<_> = all
+            .iter()
+            .map(|issuer| {
+                let keys = match &issuer.keys {
+                    Keys::File(path) => path.file_name().unwrap().to_str().unwrap().to_owned(),
+                    Keys::Place(place, _) => place.to_string(),
+                };
+                let skew = issuer.clock_skew.as_secs();
+                (issuer.name.as_deref().unwrap_or_default(), keys, skew)
+            })
+            .collect();
+        let discovered = |name: &str| format!("{name}/.well-known/openid-configuration");
+        assert_eq!(
+            shown,
+            [
+                (
+                    "https://rule.example",
+                    "https://rule.example/keys".into(),
+                    5
+                ),
+                (
+                    "https://kubernetes.default.svc",
+                    discovered("https://kubernetes.default.svc"),
+                    5
+                ),
+                ("https://ci.example", discovered("https://ci.example"), 30),
+                ("legacy", "keys.json".into(), 5),
+            ]
+        );
+        assert!(matches!(all[2].subject, SubjectRule::Claims(_)));
+        assert_eq!(all[3].audiences, Audiences::default());
+        assert_ne!(all[2].audiences, Audiences::default());
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_told_by_name() {
+        let folder = folder_with(&[
+            (
+                "nameless.toml",
+                "[[issuer]]\nkeys = \"https://a.example/keys\"",
+            ),
+            ("unknown.toml", "[[issuer]]\nname = \"a\"\nsecret = 1"),
+            (
+                "require.toml",
+                "[[issuer]]\nname = \"a\"\nkeys = \"KEYS\"\nrequire = { a = \"b\" }",
+            ),
+            ("keys.json", KEYS),
+            ("junk.pem", "junk"),
+        ]);
+        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        let require = std::fs::read_to_string(path("require.toml")).unwrap();
+        std::fs::write(
+            path("require.toml"),
+            require.replace("KEYS", &path("keys.json")),
+        )
+        .unwrap();
+        for (flags, reason) in [
+            (
+                ["--token-issuer", "kubernetes"],
+                "token issuer: URL \"kubernetes/.well-known",
+            ),
+            (
+                ["--token-issuer-keys", "http://a.example/"],
+                "token issuer: URL \"http://a.example/\"",
+            ),
+            (
+                ["--token-issuers", &path("nameless.toml")],
+                "/nameless.toml: an issuer without a name",
+            ),
+            (
+                ["--token-issuers", &path("unknown.toml")],
+                "unknown field `secret`",
+            ),
+            (
+                ["--token-issuers", &path("require.toml")],
+                "require without identity",
+            ),
+            (
+                ["--trusted-gateway-cidr", "gateway"],
+                "trusted gateways: \"gateway\" is not a range",
+            ),
+            (["--jwt-rule", "{}"], "JWT rule: missing field `issuer`"),
+            (
+                ["--jwt-rule", r#"{"issuer":"a","audiences":"b"}"#],
+                "JWT rule: invalid type",
+            ),
+            (
+                ["--token-issuer-keys", &path("junk.pem")],
+                "junk.pem: neither a JWK Set nor PEM",
+            ),
+        ] {
+            let error = authentication(&flags).unwrap_err();
+            assert!(error.contains(reason), "{flags:?}: {error}");
+        }
+        let ca = path("junk.pem");
+        let flags = [
+            "--token-issuer",
+            "https://a.example",
+            "--token-issuer-ca",
+            &ca,
+        ];
+        let error = authentication(&flags).unwrap_err();
+        assert!(
+            error.ends_with("junk.pem: no certificate that can be a root (0 passed over)"),
+            "{error}"
+        );
+    }
+}
