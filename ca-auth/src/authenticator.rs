@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 
 use crate::caller::Caller;
 use crate::evidence::{Evidence, Transport};
+use crate::key_source::KeyStatus;
 
 /// One way to tell who is calling.
 pub trait Authenticator: Send + Sync + fmt::Debug {
@@ -22,6 +23,27 @@ pub trait Authenticator: Send + Sync + fmt::Debug {
         evidence: &'a Evidence,
         now: OffsetDateTime,
     ) -> BoxFuture<'a, Result<Caller, AuthnError>>;
+
+    /// What it goes by, for people. Cheap: nobody is asked.
+    fn status(&self) -> AuthenticatorStatus {
+        AuthenticatorStatus {
+            name: self.name(),
+            issuer: None,
+            keys: None,
+        }
+    }
+}
+
+/// What an authenticator goes by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AuthenticatorStatus {
+    /// What the log calls it.
+    pub name: &'static str,
+    /// Whose tokens it judges, where it judges those of one issuer.
+    pub issuer: Option<String>,
+    /// The keys it verifies with, where it does.
+    pub keys: Option<KeyStatus>,
 }
 
 /// Why an authenticator does not vouch for a caller.
@@ -96,6 +118,11 @@ impl Authenticators {
             }
         }
         Err(Refusal { reasons })
+    }
+
+    /// What each one goes by, in the order they are tried.
+    pub fn status(&self) -> Vec<AuthenticatorStatus> {
+        self.in_order.iter().map(|each| each.status()).collect()
     }
 }
 

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use time::{Duration, OffsetDateTime};
 
-use crate::authenticator::{Authenticator, AuthnError};
+use crate::authenticator::{Authenticator, AuthenticatorStatus, AuthnError};
 use crate::caller::{Caller, Identities, Pod, ServiceAccount, Source, SubjectError};
 use crate::evidence::Evidence;
 use crate::issuer_keys::IssuerKeys;
@@ -249,6 +249,14 @@ impl Authenticator for JwtAuthenticator {
                 }
             })
         })
+    }
+
+    fn status(&self) -> AuthenticatorStatus {
+        AuthenticatorStatus {
+            name: NAME,
+            issuer: self.issuer.clone(),
+            keys: Some(self.keys.status()),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The seam for places that issuer keys come from.
 
 use std::fmt;
+use std::time::Duration;
 
 use ca_core::BoxFuture;
 
@@ -18,6 +19,23 @@ pub trait KeySource: Send + Sync + fmt::Debug {
         &'a self,
         than: &'a IssuerKeys,
     ) -> BoxFuture<'a, Result<Option<IssuerKeys>, KeysUnavailable>>;
+
+    /// How it goes. Cheap: nobody is asked.
+    fn status(&self) -> KeyStatus;
+}
+
+/// How it goes with the keys of an issuer, for people and metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeyStatus {
+    /// Where the keys come from, if they come from somewhere.
+    pub place: Option<Box<str>>,
+    /// How long ago they were read; `None` for keys that are not read again, and as long as there are none.
+    pub age: Option<Duration>,
+    /// [`IssuerKeys::fingerprints`].
+    pub fingerprints: Vec<String>,
+    /// Why the last attempt to read them failed, if it did.
+    pub failure: Option<Box<str>>,
 }
 
 /// The issuer cannot be asked, and what it said before is too old. Trying again may help.
@@ -48,6 +66,15 @@ impl KeySource for IssuerKeys {
     ) -> BoxFuture<'a, Result<Option<IssuerKeys>, KeysUnavailable>> {
         Box::pin(std::future::ready(Ok(None)))
     }
+
+    fn status(&self) -> KeyStatus {
+        KeyStatus {
+            place: None,
+            age: None,
+            fingerprints: self.fingerprints().collect(),
+            failure: None,
+        }
+    }
 }
 
 /// Keys in a file that may be replaced while we run: always what it held last that could be read.
@@ -66,6 +93,21 @@ impl KeySource for ca_core::files::FollowedFiles<IssuerKeys> {
         let keys = IssuerKeys::clone(&ca_core::files::FollowedFiles::current(self));
         let newer = (!keys.is_same(than)).then_some(keys);
         Box::pin(std::future::ready(Ok(newer)))
+    }
+
+    fn status(&self) -> KeyStatus {
+        let status = ca_core::files::FollowedFiles::status(self);
+        let refusal = status.last_refusal.as_ref();
+        KeyStatus {
+            place: Some("file".into()),
+            age: status.published_at.map(|at| at.elapsed()),
+            fingerprints: ca_core::files::FollowedFiles::current(self)
+                .fingerprints()
+                .collect(),
+            failure: refusal
+                .filter(|_| status.is_refused)
+                .map(|refusal| refusal.error.to_string().into()),
+        }
     }
 }
 
@@ -103,11 +145,23 @@ mod tests {
         std::fs::write(&path, "half of a fi").unwrap();
         changes.refused().await;
         assert!(source.current().await.unwrap().is_same(&first));
+        let status = source.status();
+        assert!(
+            status
+                .failure
+                .unwrap()
+                .contains("neither a JWK Set nor PEM")
+        );
+        assert_eq!(
+            status.fingerprints,
+            first.fingerprints().collect::<Vec<_>>()
+        );
 
         std::fs::write(&path, key()).unwrap();
         changes.changed().await;
         let newer = source.newer(&first).await.unwrap().unwrap();
         assert!(!newer.is_same(&first));
         assert!(source.current().await.unwrap().is_same(&newer));
+        assert_eq!(source.status().failure, None);
     }
 }

@@ -65,7 +65,9 @@ mod remote_keys;
 mod subject_rule;
 
 pub use address_range::{AddressRange, AddressRangeError, TrustedProxies};
-pub use authenticator::{Authenticator, Authenticators, AuthnError, Plaintext, Reason, Refusal};
+pub use authenticator::{
+    Authenticator, AuthenticatorStatus, Authenticators, AuthnError, Plaintext, Reason, Refusal,
+};
 pub use authorizer::{Authorizer, AuthzError, Grant, KeyRefused};
 pub use caller::{Caller, Identities, Pod, ServiceAccount, Source, SubjectError};
 pub use client_certificate::ClientCertificateAuthenticator;
@@ -80,11 +82,11 @@ pub use issuer_keys::{IssuerKeys, IssuerKeysError};
 pub use jwt::{Audiences, JwtAuthenticator, TokenError};
 #[cfg(feature = "http")]
 pub use key_place::{KeyPlace, KeyPlaceError};
-pub use key_source::{KeySource, KeysUnavailable};
+pub use key_source::{KeySource, KeyStatus, KeysUnavailable};
 pub use local_issuer::{LocalIssuer, LocalIssuerError};
 pub use policy::{Policy, PolicyError, Problem, RuleName};
 #[cfg(feature = "http")]
-pub use remote_keys::{KeySchedule, KeyStatus, RemoteKeys};
+pub use remote_keys::{KeySchedule, RemoteKeys};
 pub use subject_rule::{
     ClaimError, ClaimName, ClaimRule, IdentityTemplate, SubjectRule, TemplateError,
 };

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::https::HttpsClient;
 use crate::issuer_keys::IssuerKeys;
 use crate::key_place::{KeyPlace, KeyPlaceError};
-use crate::key_source::{KeySource, KeysUnavailable};
+use crate::key_source::{KeySource, KeyStatus, KeysUnavailable};
 
 /// Keys that are fetched again from time to time, and when a token shows one that is not known.
 ///
@@ -51,20 +51,6 @@ impl Default for KeySchedule {
     }
 }
 
-/// How the following of an issuer goes, for people and metrics.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct KeyStatus {
-    /// Where the keys come from.
-    pub place: Arc<str>,
-    /// How old they are; `None` as long as there are none.
-    pub age: Option<Duration>,
-    /// [`IssuerKeys::fingerprints`].
-    pub fingerprints: Vec<String>,
-    /// Why the last attempt failed, if it did.
-    pub failure: Option<Arc<str>>,
-}
-
 impl RemoteKeys {
     /// Follows the keys at `place`. The first request goes out at once; nobody waits for it here.
     ///
@@ -99,21 +85,6 @@ impl RemoteKeys {
             schedule,
             place,
             task: tokio::spawn(task).abort_handle(),
-        }
-    }
-
-    /// How it goes. Cheap.
-    pub fn status(&self) -> KeyStatus {
-        let state = self.state.borrow().clone();
-        KeyStatus {
-            place: Arc::clone(&self.place),
-            age: state.held.as_ref().map(|held| held.at.elapsed()),
-            fingerprints: state
-                .held
-                .iter()
-                .flat_map(|held| held.keys.fingerprints())
-                .collect(),
-            failure: state.last.and_then(|last| last.failure),
         }
     }
 
@@ -183,6 +154,23 @@ impl KeySource for RemoteKeys {
                 (None, None) => Ok(None),
             }
         })
+    }
+
+    fn status(&self) -> KeyStatus {
+        let state = self.state.borrow().clone();
+        let held = state.held.as_ref();
+        KeyStatus {
+            place: Some((*self.place).into()),
+            age: held.map(|held| held.at.elapsed()),
+            fingerprints: held
+                .iter()
+                .flat_map(|held| held.keys.fingerprints())
+                .collect(),
+            failure: state
+                .last
+                .and_then(|last| last.failure)
+                .map(|failure| (*failure).into()),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use ca_auth::{Caller, Evidence, Source};
+use ca_auth::{Caller, Evidence, RuleName, Source};
 use ca_core::IssuedChain;
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -80,6 +80,9 @@ pub(crate) struct Record<'a> {
     cluster: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     caller: Option<CallerRecord<'a>>,
+    /// Why the caller gets these names, and what limits them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    rules: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     certificate: Option<CertificateRecord>,
 }
@@ -119,11 +122,17 @@ impl<'a> Record<'a> {
             peer: evidence.peer_address().map(|address| address.to_string()),
             cluster: evidence.cluster(),
             caller: caller.map(CallerRecord::of),
+            rules: Vec::new(),
             certificate: outcome
                 .as_ref()
                 .ok()
                 .map(|issued| CertificateRecord::of(issued, now)),
         }
+    }
+
+    pub(crate) fn with_rules(mut self, rules: &[RuleName]) -> Self {
+        self.rules = rules.iter().map(ToString::to_string).collect();
+        self
     }
 }
 
@@ -280,16 +289,15 @@ mod tests {
                 .into(),
             now(),
         );
-        let text = serde_json::to_string(&Record::new(
-            now(),
-            &evidence,
-            Some(&caller),
-            &Ok(issued.clone()),
-        ));
+        let text = serde_json::to_string(
+            &Record::new(now(), &evidence, Some(&caller), &Ok(issued.clone()))
+                .with_rules(&[RuleName::OWN]),
+        );
         let value: serde_json::Value = serde_json::from_str(text.as_ref().unwrap()).unwrap();
         assert_eq!(value["outcome"], "issued");
         assert_eq!(value["peer"], "10.0.0.7:4711");
         assert_eq!(value["cluster"], "eu-1");
+        assert_eq!(value["rules"], serde_json::json!(["own identity"]));
         assert_eq!(value["caller"]["token_issuer"], "mesh-ca-local");
         assert_eq!(
             value["certificate"]["names"][0],

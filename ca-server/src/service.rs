@@ -107,7 +107,8 @@ impl Service {
             mut result,
         } = outcome;
         if let Some(audit) = &self.audit {
-            let written = audit.write(&Record::new(now, evidence, caller.as_ref(), &result));
+            let record = Record::new(now, evidence, caller.as_ref(), &result).with_rules(&rules);
+            let written = audit.write(&record);
             result = result.and_then(|issued| written.map(|()| issued).map_err(IssueError::Audit));
         }
         let peer = evidence

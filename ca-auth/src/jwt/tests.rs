@@ -7,6 +7,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::authenticator::Authenticators;
+use crate::client_certificate::ClientCertificateAuthenticator;
 use crate::evidence::Transport;
 use crate::local_issuer::LocalIssuer;
 use crate::subject_rule::ClaimRule;
@@ -623,6 +625,31 @@ fn the_subject_must_be_a_service_account() {
     }
 }
 
+#[test]
+fn people_can_see_whose_tokens_are_judged_and_with_which_keys() {
+    let issuer = LocalIssuer::generate().unwrap();
+    let keys = issuer.keys();
+    let fingerprints: Vec<_> = keys.fingerprints().collect();
+    let jwt = JwtAuthenticator::new("td".parse().unwrap(), keys, Audiences::default())
+        .with_issuer(LocalIssuer::NAME);
+    let all = Authenticators::new(vec![
+        Box::new(ClientCertificateAuthenticator::new("td".parse().unwrap())),
+        Box::new(jwt),
+    ]);
+    let [certificate, token] = &all.status()[..] else {
+        panic!("not two");
+    };
+    assert_eq!(
+        (certificate.name, &certificate.keys),
+        ("client-certificate", &None)
+    );
+    assert_eq!(
+        (token.name, token.issuer.as_deref()),
+        ("jwt", Some(LocalIssuer::NAME))
+    );
+    assert_eq!(token.keys.as_ref().unwrap().fingerprints, fingerprints);
+}
+
 #[tokio::test]
 async fn evidence_without_a_token_is_told_from_a_bad_token() {
     let issuer = Issuer::new(KeyKind::EcdsaP256);
@@ -787,6 +814,10 @@ impl KeySource for Place {
     ) -> BoxFuture<'a, Result<Option<IssuerKeys>, KeysUnavailable>> {
         self.asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         Box::pin(std::future::ready(self.newer.clone()))
+    }
+
+    fn status(&self) -> crate::key_source::KeyStatus {
+        IssuerKeys::status(self.keys.as_ref().unwrap())
     }
 }
 
