@@ -222,18 +222,26 @@ impl Stream {
         client: &mut SecretDiscoveryServiceClient<Channel>,
         names: &[&str],
     ) -> Self {
-        let (requests, receiver) = mpsc::channel(8);
         let first = DiscoveryRequest {
             node: Some(node()),
             ..request(names)
         };
+        Self::open_with(client, first).await
+    }
+
+    /// Opens a stream with this as its first request.
+    pub(crate) async fn open_with(
+        client: &mut SecretDiscoveryServiceClient<Channel>,
+        first: DiscoveryRequest,
+    ) -> Self {
+        let (requests, receiver) = mpsc::channel(8);
+        let names = first.resource_names.clone();
         requests.send(first).await.unwrap();
         let streaming = client.stream_secrets(ReceiverStream::new(receiver));
         let responses = soon("the stream opens", streaming)
             .await
             .unwrap()
             .into_inner();
-        let names = names.iter().map(ToString::to_string).collect();
         Self {
             names,
             requests,

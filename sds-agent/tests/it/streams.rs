@@ -1,10 +1,12 @@
 //! Many streams, and those that do not behave.
 
+use ca_proto::envoy::{config::core::v3::Node, service::discovery::v3::DiscoveryRequest};
 use futures_util::future::join_all;
+use prost::Message as _;
 use tonic::Code;
 
 use crate::{
-    agent::{Agent, Stream, checked_chain},
+    agent::{Agent, Stream, checked_chain, node, request},
     ca::Ca,
 };
 
@@ -34,6 +36,26 @@ async fn two_hundred_streams_of_one_connection_follow_every_renewal() {
     agent
         .becomes("/metrics", |_, body| body.contains("sds_agent_streams 0"))
         .await;
+}
+
+/// A stock Envoy lists its extensions: 61 KB, and more with each release.
+#[tokio::test]
+async fn a_first_message_of_many_kilobytes_is_heard() {
+    let ca = Ca::good();
+    let agent = Agent::start(&ca, &[]);
+    let mut client = agent.client().await;
+    let wish = DiscoveryRequest {
+        node: Some(Node {
+            client_features: (0..8000)
+                .map(|number| format!("envoy.feature.{number}"))
+                .collect(),
+            ..node()
+        }),
+        ..request(&["default"])
+    };
+    assert!(wish.encoded_len() > 100_000);
+    let mut stream = Stream::open_with(&mut client, wish).await;
+    checked_chain(&stream.accept().await[0], &ca.roots);
 }
 
 #[tokio::test]
