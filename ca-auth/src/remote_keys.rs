@@ -52,14 +52,19 @@ impl Default for KeySchedule {
 }
 
 impl RemoteKeys {
-    /// Follows the keys at `place`. The first request goes out at once; nobody waits for it here.
+    /// Follows the keys at `place`. The first request goes out at once; nobody waits for it here. `client`
+    /// gives the client for one attempt: what it trusts may change as well.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub fn start(place: KeyPlace, client: HttpsClient, schedule: KeySchedule) -> Self {
+    pub fn start(
+        place: KeyPlace,
+        client: impl Fn() -> HttpsClient + Send + 'static,
+        schedule: KeySchedule,
+    ) -> Self {
         let name: Arc<str> = place.to_string().into();
         let fetch = move || -> Fetched {
-            let (place, client) = (place.clone(), client.clone());
+            let (place, client) = (place.clone(), client());
             Box::pin(async move { place.fetch(&client).await })
         };
         Self::start_with(name, fetch, schedule)

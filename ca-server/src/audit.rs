@@ -148,7 +148,7 @@ impl<'a> CallerRecord<'a> {
                 .identities
                 .as_slice()
                 .iter()
-                .map(|id| id.as_str())
+                .map(ca_core::SpiffeId::as_str)
                 .collect(),
             authenticator: caller.authenticator,
             certificate_serial,

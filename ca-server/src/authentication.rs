@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use ca_auth::{
     Authenticator, Authenticators, Authorizer, ClientCertificateAuthenticator,
-    ForwardedCertificateAuthenticator, IssuerKeys, JwtAuthenticator, KeySchedule, LocalIssuer,
-    Policy, RemoteKeys,
+    ForwardedCertificateAuthenticator, HttpsClient, IssuerKeys, JwtAuthenticator, KeySchedule,
+    LocalIssuer, Policy, RemoteKeys,
 };
 use ca_core::TrustDomain;
 use ca_core::files::{FileSet, FollowError, FollowOptions, FollowedFiles, Snapshot};
@@ -62,7 +62,11 @@ fn jwt(
             })?;
             JwtAuthenticator::new(mesh, keys, audiences)
         }
-        Keys::Place(place, client) => {
+        Keys::Place(place, roots) => {
+            let client = follow(roots, "roots for token issuers", |content| {
+                HttpsClient::new(content).map_err(|error| error.to_string())
+            })?;
+            let client = move || HttpsClient::clone(&client.current());
             let keys = RemoteKeys::start(place, client, schedule);
             JwtAuthenticator::new(mesh, keys, audiences)
         }

@@ -7,7 +7,8 @@ use std::time::Instant;
 use ca_auth::{Authenticators, Authorizer, Caller, Evidence, Grant, RuleName};
 use ca_core::crypto::AWS_LC_RS;
 use ca_core::{
-    Certificate, CertificateAuthority, Csr, IssuedChain, SigningRequest, SubjectName, TtlPolicy,
+    Certificate, CertificateAuthority, CertificateChain, Csr, IssuedChain, SigningRequest,
+    SubjectName, TtlPolicy,
 };
 use ca_proto::istio::v1::auth::istio_certificate_service_server::IstioCertificateService;
 use ca_proto::istio::v1::auth::{IstioCertificateRequest, IstioCertificateResponse};
@@ -40,7 +41,7 @@ impl Service {
         match self.decide(evidence, &wish, now).await {
             Ok(grant) => {
                 let (caller, rules) = (grant.caller().clone(), grant.rules().into());
-                let shown = evidence.client_chain().map(|chain| chain.leaf());
+                let shown = evidence.client_chain().map(CertificateChain::leaf);
                 let priority = Priority::of(&caller, shown, now);
                 Outcome {
                     caller: Some(caller),

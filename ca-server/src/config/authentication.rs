@@ -50,7 +50,8 @@ pub(crate) struct Issuer {
 #[derive(Debug)]
 pub(crate) enum Keys {
     File(PathBuf),
-    Place(KeyPlace, HttpsClient),
+    /// With the file of roots that its server is verified with.
+    Place(KeyPlace, PathBuf),
 }
 
 impl TryFrom<AuthenticationArgs> for Authentication {
@@ -181,13 +182,10 @@ impl Context<'_> {
 
     fn issuer(&self, table: IssuerTable) -> Result<Issuer, AuthenticationError> {
         let name = table.name;
-        let https = || {
-            let file = table.ca_file.as_deref().or(self.ca_file);
-            https_client(file)
-        };
+        let roots = || roots_file(table.ca_file.as_deref().or(self.ca_file));
         let keys = match (table.keys, &name) {
             (Some(keys), _) if keys.contains("://") => {
-                Keys::Place(KeyPlace::jwk_set(keys.parse::<DocumentUrl>()?), https()?)
+                Keys::Place(KeyPlace::jwk_set(keys.parse::<DocumentUrl>()?), roots()?)
             }
             (Some(path), _) => {
                 let path = PathBuf::from(path);
@@ -197,7 +195,7 @@ impl Context<'_> {
                 }
                 Keys::File(path)
             }
-            (None, Some(name)) => Keys::Place(KeyPlace::discovered(name)?, https()?),
+            (None, Some(name)) => Keys::Place(KeyPlace::discovered(name)?, roots()?),
             (None, None) => return Err(AuthenticationError::NoKeys),
         };
         let audiences = match table.audiences {
@@ -235,7 +233,8 @@ fn subject_rule(
     Ok(SubjectRule::Claims(rule))
 }
 
-fn https_client(ca_file: Option<&Path>) -> Result<HttpsClient, AuthenticationError> {
+/// Judged here, and read again by whoever follows it.
+fn roots_file(ca_file: Option<&Path>) -> Result<PathBuf, AuthenticationError> {
     let path = match ca_file {
         Some(path) => path,
         None => {
@@ -244,10 +243,13 @@ fn https_client(ca_file: Option<&Path>) -> Result<HttpsClient, AuthenticationErr
             found.ok_or(AuthenticationError::NoSystemRoots)?
         }
     };
-    HttpsClient::new(&read(path)?).map_err(|cause| AuthenticationError::Roots {
-        path: path.into(),
-        cause,
-    })
+    match HttpsClient::new(&read(path)?) {
+        Ok(_) => Ok(path.into()),
+        Err(cause) => Err(AuthenticationError::Roots {
+            path: path.into(),
+            cause,
+        }),
+    }
 }
 
 fn read_text(path: &Path) -> Result<String, AuthenticationError> {

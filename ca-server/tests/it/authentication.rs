@@ -136,6 +136,28 @@ async fn keys_that_are_too_old_verify_nothing_while_the_issuer_is_down() {
 }
 
 #[tokio::test]
+async fn the_roots_of_an_issuers_server_may_change_too() {
+    let issuer = TokenIssuer::start();
+    let key = TokenKey::new("one");
+    issuer.publish(&[&key]);
+    let roots = issuer.path("roots.pem");
+    let other = ca_core::testing::TestCa::new("other").root_pem();
+    std::fs::write(&roots, other).unwrap();
+    let ca = Running::start(&[
+        "--token-issuer",
+        &issuer.name,
+        "--token-issuer-ca",
+        roots.to_str().unwrap(),
+        "--token-keys-cooldown",
+        "0s",
+    ]);
+    let token = key.token(&issuer.name, &json!({}));
+    assert_eq!(code(&names_for(&ca, &token).await), Code::Unavailable);
+    std::fs::copy(issuer.ca_file(), &roots).unwrap();
+    until(|| names_for(&ca, &token), Result::is_ok).await;
+}
+
+#[tokio::test]
 async fn several_issuers_are_believed_each_about_its_own() {
     let (kubernetes, ci) = (TokenIssuer::start(), TokenIssuer::start());
     let (kubernetes_key, ci_key, file_key) = (
