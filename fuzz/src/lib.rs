@@ -10,6 +10,10 @@
 pub mod certified;
 pub mod der;
 pub mod fixed;
+pub mod folder;
+pub mod forwarded;
+pub mod glob;
 pub mod reply;
+pub mod rulebook;
 pub mod second_opinion;
 pub mod token;

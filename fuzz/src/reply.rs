@@ -5,8 +5,9 @@ use std::sync::LazyLock;
 use ca_core::{Certificate, Csr, SigningRequest, TrustBundle, create_csr_pem};
 use ca_ra::ScreenedRequest;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, SanType,
+    SerialNumber,
 };
 use time::Duration;
 
@@ -24,6 +25,8 @@ pub struct Reply {
     pub root: Certificate,
     /// What must never be released or passed on.
     pub strangers: Vec<Certificate>,
+    /// The lists of the root, the intermediates and a stranger, as PEM.
+    pub revocation: [String; 4],
 }
 
 impl Reply {
@@ -110,7 +113,32 @@ fn make() -> Reply {
         intermediates: [upper, lower],
         root,
         strangers,
+        revocation: [&root_ca, &upper_ca, &lower_ca, &other_ca].map(revocation_list),
     }
+}
+
+/// The upper intermediate when it was over already, and when it is not yet valid.
+pub fn untimely() -> [Certificate; 2] {
+    let (_, root_ca) = ca("root", 10, None);
+    [-2, 2].map(|days| {
+        let mut params = ca_params("upper");
+        params.not_before += Duration::days(31 * days);
+        params.not_after += Duration::days(31 * days);
+        sign(&params, &rcgen_key(11), &root_ca)
+    })
+}
+
+fn revocation_list(issuer: &Ca) -> String {
+    let params = CertificateRevocationListParams {
+        this_update: NOW - Duration::days(1),
+        next_update: NOW + Duration::days(30),
+        crl_number: SerialNumber::from(1_u64),
+        issuing_distribution_point: None,
+        revoked_certs: Vec::new(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    let list = params.signed_by(issuer).expect("a revocation list");
+    pem::encode(&pem::Pem::new("X509 CRL", list.der().to_vec()))
 }
 
 fn with(change: impl FnOnce(&mut CertificateParams)) -> CertificateParams {
@@ -135,18 +163,23 @@ fn leaf() -> CertificateParams {
 type Ca = Issuer<'static, KeyPair>;
 
 fn ca(name: &str, key: u8, issuer: Option<&Ca>) -> (Certificate, Ca) {
-    let mut params = blank();
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-    params.not_before = NOW - Duration::days(1);
-    params.not_after = NOW + Duration::days(30);
+    let params = ca_params(name);
     let key = rcgen_key(key);
     let certificate = match issuer {
         Some(issuer) => sign(&params, &key, issuer),
         None => read(&params.self_signed(&key).expect("a root")),
     };
     (certificate, Issuer::new(params, key))
+}
+
+fn ca_params(name: &str) -> CertificateParams {
+    let mut params = blank();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.not_before = NOW - Duration::days(1);
+    params.not_after = NOW + Duration::days(30);
+    params
 }
 
 fn blank() -> CertificateParams {

@@ -39,13 +39,13 @@ pub(crate) fn run(seconds: u32, only: &[String]) -> Result<()> {
     println!("building {} targets", all.len());
     workspace::run(fuzzer.command("build").args(BUILD))?;
 
-    println!("{:<16} {:>12} {:>9}", "target", "executions", "coverage");
+    println!("{:<21} {:>12} {:>9}", "target", "executions", "coverage");
     let is_wanted = |target: &&&str| only.is_empty() || only.iter().any(|wanted| wanted == *target);
     let mut failed = Vec::new();
     for target in all.iter().filter(is_wanted) {
         let outcome = fuzzer.fuzz(target, seconds)?;
         println!(
-            "{target:<16} {:>12} {:>9}",
+            "{target:<21} {:>12} {:>9}",
             outcome.executions, outcome.coverage
         );
         if let Some(failure) = outcome.failure {
@@ -129,10 +129,13 @@ impl CargoFuzz {
 /// The words that a target's inputs are made of.
 fn dictionary(target: &str) -> Option<&'static str> {
     match target {
+        "address_range" | "document_url" | "forwarded_certificate" => Some("header.dict"),
+        "ca_folder" | "ca_state" => Some("folder.dict"),
         "certificate" | "csr" | "csr_attributes" | "screen" => Some("der.dict"),
         "crl" | "csr_pem" | "pem_bundle" | "private_key" => Some("pem.dict"),
-        "issuer_keys" | "jwt" | "jwt_claims" => Some("token.dict"),
-        "duration" | "spiffe_id" | "subject_name" => Some("names.dict"),
+        "identity_template" | "issuer_keys" | "jwt" | "jwt_claims" => Some("token.dict"),
+        "duration" | "identity_pattern" | "spiffe_id" | "subject_name" => Some("names.dict"),
+        "policy" => Some("policy.dict"),
         "istio_request" => Some("protobuf.dict"),
         _ => None,
     }
