@@ -99,9 +99,6 @@ pub struct Args {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) root_overlap: Option<Duration>,
 
-    #[command(flatten)]
-    pub(crate) authentication: AuthenticationArgs,
-
     /// How many requests may wait for a thread; of more, those that are least urgent are turned away.
     #[arg(long, value_name = "COUNT", default_value = "2048")]
     pub(crate) max_waiting: NonZeroUsize,
@@ -139,6 +136,10 @@ pub struct Args {
         global = true
     )]
     log: String,
+
+    // Last, because its heading would stand over everything behind it.
+    #[command(flatten)]
+    pub(crate) authentication: AuthenticationArgs,
 }
 
 /// What to do instead of serving.
