@@ -8,7 +8,8 @@
 //! [`Authenticator`] judges one kind of it. The [`Authorizer`] turns the [`Caller`] into a [`Grant`], and
 //! nothing else can make one: code that signs takes the names from a grant and so cannot forget to ask.
 //!
-//! This crate does not listen, does not verify TLS connections, reads no files and no clock. It tells
+//! This crate does not listen, does not verify TLS connections, reads no files and no clock. Only with the
+//! feature `http` it opens connections, to fetch the keys of token issuers. It tells
 //! callers nothing: its errors are for the log, and whoever answers decides how little to say.
 //!
 //! ```
