@@ -49,7 +49,7 @@
 //!   the parser must check that they belong together.
 //! - Content that is equal to the published one is not published again.
 //! - Where the system reports no changes ([`Status::watch_error`]), the files are read from time to time
-//!   ([`FollowOptions::recheck`]). Content that was refused is judged again then: a certificate may have become valid.
+//!   ([`FollowOptions::recheck`], and at least every five seconds). Content that was refused is judged again then: a certificate may have become valid.
 //!
 //! Each set has one thread, which ends with the last handle, and one more that belongs to the system's watcher.
 

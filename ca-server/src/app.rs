@@ -35,7 +35,7 @@ use crate::control;
 use crate::metrics::Metrics;
 use crate::roots_file;
 use crate::service::Service;
-use crate::serving::{self, CurrentTls, ServingError, ServingPlan};
+use crate::serving::{self, CurrentTls, Renewal, ServingError, ServingPlan};
 
 /// A server that is complete and holds its sockets, but does not answer yet.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ pub struct App {
     serving: TcpListener,
     admin: TcpListener,
     tls: CurrentTls,
-    renewal: (ServingPlan, OffsetDateTime),
+    renewal: Renewal,
     service: Service,
     admin_pages: Admin,
     bundles: BundleStore,
@@ -111,9 +111,11 @@ impl App {
             }
         };
         let root_file = config.data_dir.join("root-cert.pem");
-        roots_file::write(&root_file, &bundles.current()).map_err(|cause| AppError::RootFile {
-            path: root_file.clone(),
-            cause,
+        roots_file::write(&root_file, bundles.current().roots()).map_err(|cause| {
+            AppError::RootFile {
+                path: root_file.clone(),
+                cause,
+            }
         })?;
         let authority = LocalAuthority::new(bundles.clone());
 
@@ -125,7 +127,7 @@ impl App {
             authority: authority.clone(),
             names: config.serving_names,
         };
-        let (tls, renew_at) = serving::start(&plan, now)?;
+        let (tls, renewal) = serving::start(plan, now)?;
         let files = match &kind {
             CaKind::Plugged(files, _) => Some(files.clone()),
             CaKind::SelfSigned(..) => None,
@@ -154,7 +156,7 @@ impl App {
             serving,
             admin,
             tls,
-            renewal: (plan, renew_at),
+            renewal,
             service,
             admin_pages: Admin {
                 bundles: bundles.clone(),
@@ -218,9 +220,10 @@ impl App {
         };
         // What runs for as long as the server, and whose end is therefore a defect.
         let mut background = JoinSet::new();
-        background.spawn(named("renewal of the serving certificate", {
-            serving::keep_renewed(self.renewal.0, self.tls.clone(), self.renewal.1)
-        }));
+        background.spawn(named(
+            "renewal of the serving certificate",
+            serving::keep_renewed(self.renewal, self.tls.clone()),
+        ));
         background.spawn(named(
             "roots file",
             roots_file::keep_current(self.root_file, self.bundles.clone()),

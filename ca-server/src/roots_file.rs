@@ -3,26 +3,26 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use ca_core::{BundleStore, KeyCertBundle};
+use ca_core::{BundleStore, TrustBundle};
 
 use crate::private_file::{self, Readers};
 
-pub(crate) fn write(path: &Path, bundle: &KeyCertBundle) -> io::Result<()> {
-    private_file::write(path, bundle.roots().to_pem().as_bytes(), Readers::Everybody)
+pub(crate) fn write(path: &Path, roots: &TrustBundle) -> io::Result<()> {
+    private_file::write(path, roots.to_pem().as_bytes(), Readers::Everybody)
 }
 
 /// Writes the file anew whenever the roots change.
 pub(crate) async fn keep_current(path: PathBuf, bundles: BundleStore) {
     let mut changes = bundles.subscribe();
-    let mut written = bundles.current().roots().clone();
+    let mut written = None;
     loop {
-        let bundle = changes.changed().await;
-        if *bundle.roots() == written {
-            continue;
+        let roots = bundles.current().roots().clone();
+        if written.as_ref() != Some(&roots) {
+            match write(&path, &roots) {
+                Ok(()) => written = Some(roots),
+                Err(error) => tracing::error!(path = %path.display(), "roots not written: {error}"),
+            }
         }
-        match write(&path, &bundle) {
-            Ok(()) => written = bundle.roots().clone(),
-            Err(error) => tracing::error!(path = %path.display(), "roots not written: {error}"),
-        }
+        changes.changed().await;
     }
 }

@@ -43,6 +43,9 @@ pub(super) struct Look {
 /// Whatever is configured, no core is kept busy.
 const MIN_PAUSE: Duration = Duration::from_millis(1);
 
+/// Where the system does not say that something has changed, for want of descriptors most often, we look ourselves.
+const UNWATCHED_RECHECK: Duration = Duration::from_secs(5);
+
 /// The way to the files may change while the watches are set.
 const ROUNDS: usize = 4;
 
@@ -140,10 +143,12 @@ impl<T> Follower<T> {
     /// Until the bell is stopped.
     pub(super) fn run(mut self) {
         loop {
-            let pause = if self.settled {
-                self.options.recheck
-            } else {
+            let pause = if !self.settled {
                 self.options.debounce
+            } else if self.lookout.watch.error().is_some() {
+                self.options.recheck.min(UNWATCHED_RECHECK)
+            } else {
+                self.options.recheck
             };
             let wake = match self.bell.wait(pause.max(MIN_PAUSE)) {
                 Wake::Rung => self

@@ -37,17 +37,25 @@ pub(crate) fn follow(folder: &Path) -> Result<Option<FollowedFiles<KeyCertBundle
 /// Makes each new content of the files the bundle to sign with.
 pub(crate) async fn keep_current(files: FollowedFiles<KeyCertBundle>, bundles: BundleStore) {
     let mut changes = files.subscribe();
+    // Looked at before the first wait: the files may have changed since the server was built.
+    let mut bundle = files.current();
     loop {
-        let bundle = changes.changed().await;
-        let signing = bundle.signing_certificate();
-        tracing::info!(
-            serial = signing.serial(),
-            not_after = %signing.not_after(),
-            roots = bundle.roots().certificates().len(),
-            "the CA's files have changed: in use from now on"
-        );
-        bundles.replace((*bundle).clone());
+        if !is_same(&bundle, &bundles.current()) {
+            let signing = bundle.signing_certificate();
+            tracing::info!(
+                serial = signing.serial(),
+                not_after = %signing.not_after(),
+                roots = bundle.roots().certificates().len(),
+                "the CA's files have changed: in use from now on"
+            );
+            bundles.replace((*bundle).clone());
+        }
+        bundle = changes.changed().await;
     }
+}
+
+fn is_same(a: &KeyCertBundle, b: &KeyCertBundle) -> bool {
+    a.chain() == b.chain() && a.roots() == b.roots() && a.revocation_lists() == b.revocation_lists()
 }
 
 #[expect(

@@ -2,18 +2,37 @@
 
 use std::time::Duration;
 
-use ca_core::{Backoff, LocalAuthority, RenewalPolicy, SignError, SubjectName, random_unit};
+use ca_core::{
+    Backoff, LocalAuthority, RenewalPolicy, SignError, SubjectName, Subscription, random_unit,
+};
 use time::OffsetDateTime;
 
 use super::tls::{CurrentTls, TlsError, server_config};
 
-/// The first certificate, and when to renew it.
+/// What is needed to renew a certificate.
+#[derive(Debug)]
+pub(crate) struct Renewal {
+    plan: ServingPlan,
+    at: OffsetDateTime,
+    /// From before the first certificate was made, so that no change is missed.
+    bundle_changes: Subscription,
+}
+
+/// The first certificate, and what it takes to renew it.
 pub(crate) fn start(
-    plan: &ServingPlan,
+    plan: ServingPlan,
     now: OffsetDateTime,
-) -> Result<(CurrentTls, OffsetDateTime), ServingError> {
-    let (config, renew_at) = plan.issue(now)?;
-    Ok((CurrentTls::new(config), renew_at))
+) -> Result<(CurrentTls, Renewal), ServingError> {
+    let bundle_changes = plan.authority.bundles().subscribe();
+    let (config, at) = plan.issue(now)?;
+    Ok((
+        CurrentTls::new(config),
+        Renewal {
+            plan,
+            at,
+            bundle_changes,
+        },
+    ))
 }
 
 /// Renews for ever: by lifetime, and at once when the CA's bundle changes, because then the roots for client
@@ -22,14 +41,13 @@ pub(crate) fn start(
     clippy::disallowed_methods,
     reason = "an edge: it waits for the real clock"
 )]
-pub(crate) async fn keep_renewed(
-    plan: ServingPlan,
-    tls: CurrentTls,
-    first_renewal: OffsetDateTime,
-) {
-    let mut bundle_changes = plan.authority.bundles().subscribe();
+pub(crate) async fn keep_renewed(renewal: Renewal, tls: CurrentTls) {
+    let Renewal {
+        plan,
+        at: mut renew_at,
+        mut bundle_changes,
+    } = renewal;
     let mut backoff = Backoff::new(FIRST_RETRY, LONGEST_WAIT);
-    let mut renew_at = first_renewal;
     loop {
         // Never asleep for long: a clock that jumps, or a machine that was suspended, is noticed.
         let left = Duration::try_from(renew_at - OffsetDateTime::now_utc()).unwrap_or_default();

@@ -1,6 +1,8 @@
 //! Who is believed, and who may have what, over the wire.
 
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use ca_core::testing::now;
@@ -369,6 +371,77 @@ async fn a_policy_decides_and_is_followed() {
     )
     .await;
     assert_eq!(names(&client).await.unwrap(), [CART]);
+}
+
+/// Policy, issuer keys and issuer roots are replaced under those who ask: nobody notices.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_that_is_replaced_costs_a_request() {
+    let issuer = TokenIssuer::start();
+    let (old, new) = (TokenKey::new("old"), TokenKey::new("new"));
+    issuer.publish(&[&old]);
+    let policy = issuer.path("policy.toml");
+    let write_policy = |hours: i64| {
+        let text = format!("[[limit]]\nname = \"all\"\nmax-ttl = \"{hours}h\"\n");
+        // As a rename, which is how a file is replaced under readers.
+        let next = issuer.path("policy.next");
+        std::fs::write(&next, text).unwrap();
+        std::fs::rename(next, &policy).unwrap();
+    };
+    write_policy(1);
+    let ca = Running::start(&[
+        "--token-issuer",
+        &issuer.name,
+        "--token-issuer-ca",
+        &issuer.ca_file(),
+        "--token-keys-cooldown",
+        "1ms",
+        "--token-keys-refresh",
+        "10ms",
+        "--policy",
+        policy.to_str().unwrap(),
+    ]);
+    let ended = Arc::new(AtomicBool::new(false));
+    let mut asking = Vec::new();
+    for _ in 0..4 {
+        let token = old.token(&issuer.name, &json!({}));
+        let client = Client::connect(&ca, None, Some(token)).await;
+        let ended = Arc::clone(&ended);
+        asking.push(tokio::spawn(async move {
+            let mut issued = 0;
+            while !ended.load(Ordering::Relaxed) {
+                names(&client).await.unwrap();
+                issued += 1;
+            }
+            issued
+        }));
+    }
+    let token = old.token(&issuer.name, &json!({}));
+    let client = Client::connect(&ca, None, Some(token)).await;
+    for round in 2..6 {
+        write_policy(round);
+        if round % 2 == 0 {
+            issuer.publish(&[&new, &old]);
+        } else {
+            issuer.publish(&[&old, &new]);
+        }
+        std::fs::write(issuer.ca_file(), std::fs::read(issuer.ca_file()).unwrap()).unwrap();
+        let hours = async || {
+            let answer = client.ask(&key_and_csr(&[]).1, 24 * 3600).await?;
+            let left = answer.chain.leaf().not_after() - now();
+            Ok::<_, Status>((left.as_seconds_f64() / 3600.0).round() as i64)
+        };
+        until(hours, |hours| *hours.as_ref().unwrap() == round).await;
+    }
+    assert_eq!(
+        names_for(&ca, &new.token(&issuer.name, &json!({})))
+            .await
+            .unwrap(),
+        [CART]
+    );
+    ended.store(true, Ordering::Relaxed);
+    for task in asking {
+        assert!(task.await.unwrap() > 10);
+    }
 }
 
 #[test]
