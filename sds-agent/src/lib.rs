@@ -40,6 +40,7 @@ mod secrets;
 mod serve;
 mod socket;
 mod status;
+mod unix_authority;
 mod workload_api;
 
 pub use app::{App, AppError, Stop};

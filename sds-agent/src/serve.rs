@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::codegen::Service as _;
 
 use crate::{
-    accept::accept_until, sds::SecretService, socket::GuardedListener, workload_api::WorkloadApi,
+    accept::accept_until, sds::SecretService, socket::GuardedListener,
+    unix_authority::AnyAuthority, workload_api::WorkloadApi,
 };
 
 /// Envoy's own limit of concurrent requests to one cluster.
@@ -38,7 +39,7 @@ pub(crate) async fn serve(
                 sds.clone().call(request)
             }
         });
-        http.serve_connection(TokioIo::new(connection), answer)
+        http.serve_connection(TokioIo::new(AnyAuthority::new(connection)), answer)
     })
     .await;
 }

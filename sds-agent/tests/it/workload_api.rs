@@ -8,6 +8,10 @@ use ca_proto::spiffe::workload::{
 };
 use futures_util::StreamExt as _;
 use spiffe::{TrustDomain, WorkloadApiClient, X509Svid};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::UnixStream,
+};
 use tonic::{Code, Request};
 
 use crate::{
@@ -96,4 +100,45 @@ async fn the_header_is_required_and_there_are_no_tokens() {
     request.metadata_mut().insert("workload.spiffe.io", header);
     let status = client.fetch_jwtsvid(request).await.unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented);
+}
+
+/// As gRPC libraries of the C family do. Ours cannot, so this speaks the bytes.
+#[tokio::test]
+async fn a_client_may_name_the_socket_by_its_path() {
+    let ca = Ca::good();
+    let agent = Agent::start(&ca, &[]);
+    let mut stream = UnixStream::connect(agent.socket()).await.unwrap();
+    let field = |name: u8, value: &str| {
+        let length = u8::try_from(value.len()).unwrap();
+        [&[name, length], value.as_bytes()].concat()
+    };
+    // POST, http, path and authority.
+    let headers = [
+        vec![0x83, 0x86],
+        field(0x44, "/SpiffeWorkloadAPI/FetchX509Bundles"),
+        field(0x40, ":authority"),
+        field(0, "run%2Fsocket").split_off(1),
+    ]
+    .concat();
+    let length = u8::try_from(headers.len()).unwrap();
+    let frame = [&[0, 0, length, 1, 5, 0, 0, 0, 1][..], &headers].concat();
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let request = [&preface[..], &settings, &frame].concat();
+    stream.write_all(&request).await.unwrap();
+    // Without the metadata it is refused, by us: HEADERS, not RST_STREAM.
+    let kind = soon("an answer on the stream", async {
+        loop {
+            let mut head = [0; 9];
+            stream.read_exact(&mut head).await.unwrap();
+            let length = usize::from(head[1]) << 8 | usize::from(head[2]);
+            let mut payload = vec![0; length];
+            stream.read_exact(&mut payload).await.unwrap();
+            if head[8] == 1 {
+                break head[3];
+            }
+        }
+    })
+    .await;
+    assert_eq!(kind, 1);
 }
