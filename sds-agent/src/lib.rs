@@ -46,4 +46,4 @@ mod workload_api;
 pub use app::{App, AppError, Stop};
 pub use args::Args;
 pub use config::{Config, ConfigError};
-pub use status::{AgentStatus, StatusArgs};
+pub use status::{AgentStatus, status_command};

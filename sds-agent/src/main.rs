@@ -7,16 +7,12 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use sds_agent::{AgentStatus, App, Args, Config, StatusArgs, Stop};
+use sds_agent::{App, Args, Config, Stop, status_command};
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
-    // A word that no flag of the agent can be.
-    if std::env::args_os()
-        .nth(1)
-        .is_some_and(|word| word == "status")
-    {
-        return status(&StatusArgs::parse_from(std::env::args_os().skip(1)));
+    if let Some(outcome) = status_command(std::env::args_os().skip(1)) {
+        return outcome;
     }
     let args = Args::parse().with_environment(std::env::vars_os());
     tracing_subscriber::fmt()
@@ -28,23 +24,6 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("sds-agent: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn status(args: &StatusArgs) -> ExitCode {
-    match AgentStatus::ask(args.admin) {
-        Ok(status) => {
-            let _ = write!(stdout(), "{}", status.report);
-            if status.ready {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            }
-        }
-        Err(error) => {
-            eprintln!("sds-agent: no agent answers at {}: {error}", args.admin);
             ExitCode::FAILURE
         }
     }

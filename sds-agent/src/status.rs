@@ -1,20 +1,48 @@
 //! `sds-agent status`: asks a running agent how it is doing.
 
 use std::{
-    io::{self, Read as _, Write as _},
+    ffi::OsString,
+    io::{self, Read as _, Write as _, stdout},
     net::{SocketAddr, TcpStream},
+    process::ExitCode,
     time::Duration,
 };
 
 use clap::Parser;
 
+/// Carries out `status …`, if that is what these words after the program's name say. Succeeds if the
+/// agent is ready.
+pub fn status_command(words: impl Iterator<Item = OsString>) -> Option<ExitCode> {
+    let mut words = words.peekable();
+    // No flag of the agent is such a word.
+    if words.peek()? != "status" {
+        return None;
+    }
+    let StatusArgs { admin } = StatusArgs::parse_from(words);
+    Some(match AgentStatus::ask(admin) {
+        Ok(status) => {
+            // Nobody need be listening.
+            let _ = write!(stdout(), "{}", status.report);
+            if status.ready {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+        Err(error) => {
+            eprintln!("sds-agent: no agent answers at {admin}: {error}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
 /// Shows how a running agent is doing. Succeeds if it is ready.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "sds-agent status")]
-pub struct StatusArgs {
+struct StatusArgs {
     /// Admin address of the agent.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15020")]
-    pub admin: SocketAddr,
+    admin: SocketAddr,
 }
 
 /// How an agent is doing.

@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use crate::{
-    agent::{Home, soon},
+    agent::{Agent, Home, soon},
     ca::Ca,
 };
 
@@ -68,6 +68,31 @@ async fn it_says_where_it_serves_and_ends_well_when_told_to() {
     soon("a renewal", ca.asked(1)).await;
     signal(&agent, "TERM").await;
     assert!(soon("the end", agent.wait()).await.unwrap().success());
+}
+
+#[tokio::test]
+async fn status_is_a_command() {
+    let ca = Ca::good();
+    let agent = Agent::start(&ca, &[]);
+    agent.becomes("/readyz", |status, _| status == 200).await;
+    let ask = |admin: String| async move {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sds-agent"));
+        command.args(["status", "--admin", &admin]).env_clear();
+        soon("a status", command.output()).await.unwrap()
+    };
+    let told = ask(agent.admin.to_string()).await;
+    assert!(told.status.success());
+    let report = String::from_utf8(told.stdout).unwrap();
+    assert!(
+        report.starts_with("ready: certificate until 20"),
+        "{report}"
+    );
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let free = nobody.local_addr().unwrap().to_string();
+    drop(nobody);
+    let told = ask(free).await;
+    assert!(!told.status.success() && told.stdout.is_empty());
+    assert!(String::from_utf8_lossy(&told.stderr).contains("no agent answers at"));
 }
 
 async fn signal(agent: &Child, name: &str) {
