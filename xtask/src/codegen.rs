@@ -12,15 +12,19 @@ use std::{
 use anyhow::{Context as _, bail};
 
 /// What is compiled; everything else is imported by these.
-const ROOT_FILES: [&str; 3] = [
+const ROOT_FILES: [&str; 4] = [
     "security/v1alpha1/ca.proto",
+    "spiffe/workload.proto",
     "envoy/service/secret/v3/sds.proto",
     "envoy/extensions/transport_sockets/tls/v3/secret.proto",
 ];
 
 /// Messages that hold keys, or pack messages that do. `ca-proto/src/redacted.rs` writes their
 /// `Debug` by hand.
-const SECRET_MESSAGES: [&str; 5] = [
+const SECRET_MESSAGES: [&str; 8] = [
+    ".JWTSVID",
+    ".ValidateJWTSVIDRequest",
+    ".X509SVID",
     ".envoy.config.core.v3.DataSource",
     ".envoy.config.core.v3.TypedExtensionConfig",
     ".envoy.extensions.transport_sockets.tls.v3.PrivateKeyProvider",
