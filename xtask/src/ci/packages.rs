@@ -17,6 +17,9 @@ const PUBLISHED: [&str; 6] = [
     "sds-agent",
 ];
 
+/// Those that strangers build: the programs are packed, and their builds are those of the tests.
+const LIBRARIES: [&str; 4] = ["ca-core", "ca-proto", "ca-auth", "ca-ra"];
+
 /// What a registry page needs, and that nothing else can be published.
 pub(super) fn metadata() -> Result<()> {
     let metadata = workspace::metadata()?;
@@ -48,11 +51,17 @@ pub(super) fn metadata() -> Result<()> {
     Ok(())
 }
 
-/// `cargo package` packs each crate and builds it from the package.
+/// `cargo package` packs each crate, and builds the libraries from their packages.
 pub(super) fn build() -> Result<()> {
     forget_earlier_packages()?;
+    pack(&PUBLISHED, &["--no-verify"])?;
+    pack(&LIBRARIES, &[])
+}
+
+fn pack(names: &[&str], flags: &[&str]) -> Result<()> {
     let mut package = workspace::cargo(&["package", "--locked"]);
-    for name in PUBLISHED {
+    package.args(flags);
+    for name in names {
         package.args(["--package", name]);
     }
     // The profile of the workspace, which an unpacked crate does not see: so it finds what the other
