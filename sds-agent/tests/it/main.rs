@@ -140,7 +140,7 @@ async fn a_stream_from_before_the_first_certificate_is_answered_when_it_comes() 
 async fn a_certificate_outlives_its_ca_until_it_expires_and_comes_back_with_it() {
     let mut ca = Ca::good();
     ca.behave(Behaviour::Good {
-        lifetime: Duration::from_secs(4),
+        lifetime: Duration::from_secs(12),
     });
     let agent = Agent::start(&ca, &[]);
     let mut pair = agent.subscribe(&["default"]).await;
