@@ -104,9 +104,11 @@ pub fn check(bundle: KeyCertBundle) {
 /// No part of a key that is in one of these texts may be shown.
 pub fn check_hidden(shown: &str, keys: impl IntoIterator<Item = Zeroizing<String>>) {
     for key in keys {
-        let secret = key.lines().nth(1).unwrap_or_default();
+        // The start of a key tells its kind. Short texts are everywhere, and no secrets.
+        let secret = key.lines().nth(1).and_then(|line| line.get(32..));
+        let secret = secret.filter(|secret| secret.len() >= 16);
         assert!(
-            secret.len() < 32 || !shown.contains(&secret[32..]),
+            !secret.is_some_and(|secret| shown.contains(secret)),
             "a key is shown"
         );
     }
