@@ -197,6 +197,14 @@ impl FromStr for DocumentUrl {
         if uri.authority().is_some_and(|a| a.as_str().contains('@')) {
             return Err(refuse("it holds a user name"));
         }
+        // The library reads a port that is none as no port at all.
+        let authority = uri.authority().map_or("", http::uri::Authority::as_str);
+        let behind_host = authority
+            .strip_prefix(uri.host().unwrap_or_default())
+            .unwrap_or(authority);
+        if !behind_host.is_empty() && uri.port_u16().is_none() {
+            return Err(refuse("its port is not a number from 0 to 65535"));
+        }
         let is_loopback = host == "localhost"
             || host
                 .parse::<IpAddr>()

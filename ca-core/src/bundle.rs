@@ -89,6 +89,13 @@ impl KeyCertBundle {
             revocation: None,
         };
         bundle.issue_probe(now)?.verify(&bundle.roots, now)?;
+        // A root with the same name and key vouches for what is signed, also when our own certificate is over.
+        if now < bundle.not_before || now >= bundle.not_after {
+            return Err(BundleError::OutOfTime {
+                from: bundle.not_before,
+                to: bundle.not_after,
+            });
+        }
         Ok(bundle)
     }
 
@@ -175,6 +182,16 @@ pub enum BundleError {
     KeyUsage {
         /// Its serial number.
         serial: String,
+    },
+    /// The path holds, but its certificates are not all valid now: nothing could be signed.
+    #[error(
+        "the signing certificate and those above it are valid together from {from} to {to} only"
+    )]
+    OutOfTime {
+        /// The latest start.
+        from: OffsetDateTime,
+        /// The earliest end.
+        to: OffsetDateTime,
     },
     /// The private key belongs to another certificate.
     #[error("the private key does not match the signing certificate")]

@@ -266,3 +266,23 @@ fn jwk_set(issuer: &LocalIssuer) -> String {
     let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
     format!(r#"{{"keys":[{{"kty":"EC","crv":"P-256","x":"{x}","y":"{y}"}}]}}"#)
 }
+
+#[test]
+fn a_port_that_is_no_number_is_refused_and_not_taken_for_none() {
+    for bad in [
+        "https://issuer.example:99999/k",
+        "https://issuer.example:65536/k",
+        "https://issuer.example:443a/k",
+        "https://issuer.example:84$43/k",
+        "http://localhost:x/k",
+    ] {
+        assert!(bad.parse::<DocumentUrl>().is_err(), "{bad}");
+    }
+    for good in [
+        "https://issuer.example/k",
+        "https://issuer.example:8443/k",
+        "http://[::1]:80/k",
+    ] {
+        assert!(good.parse::<DocumentUrl>().is_ok(), "{good}");
+    }
+}

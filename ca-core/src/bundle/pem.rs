@@ -47,6 +47,8 @@ impl KeyCertBundle {
         if !is_blank(&parts.chain) {
             pool.extend(Certificate::all_from_pem(&parts.chain).map_err(part(Part::Chain))?);
         }
+        // The same CA may be there twice, with its certificate of before and that of now.
+        pool.sort_by_key(|certificate| !certificate.is_valid_at(now));
         let roots = TrustBundle::from_pem(&parts.roots).map_err(BundlePemError::Roots)?;
         let key = PrivateKey::from_pem_with(&parts.key, backend).map_err(BundlePemError::Key)?;
         let chain = CertificateChain::ordered(signing, &pool, &roots, backend);

@@ -181,3 +181,16 @@ fn a_successor_must_keep_the_trust_of_what_is_in_use() {
         Err(TrustBroken)
     );
 }
+
+#[test]
+fn a_signing_certificate_that_is_over_is_refused_although_a_renewed_root_vouches_for_its_key() {
+    let key = key();
+    let old = root(&key, 60);
+    let later = now() + Duration::from_secs(120);
+    let renewed = RootParams::new("td", Duration::from_secs(3600))
+        .renew(&*key, &old, later)
+        .unwrap();
+    let roots = TrustBundle::new([renewed]).unwrap();
+    let error = KeyCertBundle::new(key, CertificateChain::new(old, []), roots, later).unwrap_err();
+    assert!(matches!(error, BundleError::OutOfTime { .. }), "{error:?}");
+}

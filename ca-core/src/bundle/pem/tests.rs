@@ -232,3 +232,47 @@ fn a_cross_signed_copy_in_front_does_not_hide_the_way_to_the_root() {
         }
     }
 }
+
+#[test]
+fn an_intermediate_of_before_does_not_hide_that_of_now() {
+    let root = TestCa::new("td");
+    let key = PrivateKey::generate(KeyKind::EcdsaP256).unwrap();
+    let certificate = |lifetime, at| {
+        let csr = Csr::from_pem(create_csr_pem(&key, &[]).unwrap().as_bytes()).unwrap();
+        let request = CaRequest::new(csr, "td", "middle", Duration::from_secs(lifetime));
+        root.authority()
+            .issue_ca(&request, at)
+            .unwrap()
+            .chain()
+            .leaf()
+            .clone()
+    };
+    let (before, renewed) = (certificate(60, now()), certificate(3600, now()));
+    let bundle = KeyCertBundle::new(
+        Arc::new(key.clone()),
+        CertificateChain::new(renewed.clone(), []),
+        root.roots(),
+        now(),
+    );
+    let below_key = PrivateKey::generate(KeyKind::EcdsaP256).unwrap();
+    let csr = Csr::from_pem(create_csr_pem(&below_key, &[]).unwrap().as_bytes()).unwrap();
+    let below = crate::LocalAuthority::new(crate::BundleStore::new(bundle.unwrap()))
+        .issue_ca(
+            &CaRequest::new(csr, "td", "below", Duration::from_secs(1800)),
+            now(),
+        )
+        .unwrap();
+    let chain = format!("{}{}", before.to_pem(), renewed.to_pem());
+    let parts = parts(
+        below.chain().leaf().to_pem(),
+        &below_key,
+        &chain,
+        root.roots().to_pem(),
+    );
+    let later = now() + Duration::from_secs(120);
+    let bundle = KeyCertBundle::from_pem(&parts, &RING, later).unwrap();
+    assert_eq!(
+        bundle.chain().intermediates(),
+        std::slice::from_ref(&renewed)
+    );
+}
