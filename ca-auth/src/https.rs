@@ -193,6 +193,11 @@ impl FromStr for DocumentUrl {
         if host.is_empty() || text.contains('#') {
             return Err(refuse("it does not name a document on a host"));
         }
+        // The library takes what is no address in brackets, or half of them, for a name.
+        let is_bracketed = uri.host().is_some_and(|raw| raw.contains([':', '[', ']']));
+        if is_bracketed && host.parse::<std::net::Ipv6Addr>().is_err() {
+            return Err(refuse("its host is neither a name nor an address"));
+        }
         // Passwords in addresses end up in logs.
         if uri.authority().is_some_and(|a| a.as_str().contains('@')) {
             return Err(refuse("it holds a user name"));

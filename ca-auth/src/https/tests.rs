@@ -275,6 +275,8 @@ fn a_port_that_is_no_number_is_refused_and_not_taken_for_none() {
         "https://issuer.example:443a/k",
         "https://issuer.example:84$43/k",
         "http://localhost:x/k",
+        "https://sY:]:6553/k",
+        "https://[issuer.example]/k",
     ] {
         assert!(bad.parse::<DocumentUrl>().is_err(), "{bad}");
     }
