@@ -180,6 +180,26 @@ fn host(uri: &Uri) -> &str {
         .unwrap_or(host)
 }
 
+/// A name, an IPv4 address or an IPv6 address in brackets, then nothing or a colon and a port.
+fn is_host_and_port(authority: &str) -> bool {
+    let (is_host, port) = match authority
+        .strip_prefix('[')
+        .and_then(|rest| rest.split_once(']'))
+    {
+        Some((address, port)) => (address.parse::<std::net::Ipv6Addr>().is_ok(), port),
+        None => {
+            let (name, port) = authority.split_at(authority.find(':').unwrap_or(authority.len()));
+            let is_name_byte = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+            (!name.is_empty() && name.bytes().all(is_name_byte), port)
+        }
+    };
+    let is_port = port.is_empty()
+        || port
+            .strip_prefix(':')
+            .is_some_and(|port| port.parse::<u16>().is_ok());
+    is_host && is_port
+}
+
 impl FromStr for DocumentUrl {
     type Err = UrlError;
 
@@ -193,22 +213,16 @@ impl FromStr for DocumentUrl {
         if host.is_empty() || text.contains('#') {
             return Err(refuse("it does not name a document on a host"));
         }
-        // The library takes what is no address in brackets, or half of them, for a name.
-        let is_bracketed = uri.host().is_some_and(|raw| raw.contains([':', '[', ']']));
-        if is_bracketed && host.parse::<std::net::Ipv6Addr>().is_err() {
-            return Err(refuse("its host is neither a name nor an address"));
-        }
         // Passwords in addresses end up in logs.
         if uri.authority().is_some_and(|a| a.as_str().contains('@')) {
             return Err(refuse("it holds a user name"));
         }
-        // The library reads a port that is none as no port at all.
+        // The library is lax: half a bracket is a name to it, and a port that is no number is no port.
         let authority = uri.authority().map_or("", http::uri::Authority::as_str);
-        let behind_host = authority
-            .strip_prefix(uri.host().unwrap_or_default())
-            .unwrap_or(authority);
-        if !behind_host.is_empty() && uri.port_u16().is_none() {
-            return Err(refuse("its port is not a number from 0 to 65535"));
+        if !is_host_and_port(authority) {
+            return Err(refuse(
+                "it is not a host, possibly with a port from 0 to 65535",
+            ));
         }
         let is_loopback = host == "localhost"
             || host

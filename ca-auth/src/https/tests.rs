@@ -276,6 +276,8 @@ fn a_port_that_is_no_number_is_refused_and_not_taken_for_none() {
         "https://issuer.example:84$43/k",
         "http://localhost:x/k",
         "https://sY:]:6553/k",
+        "https://s:000[]:0000/k",
+        "https://[::1]x/k",
         "https://[issuer.example]/k",
     ] {
         assert!(bad.parse::<DocumentUrl>().is_err(), "{bad}");
