@@ -262,4 +262,6 @@ pub(crate) const MAX_BACKDATING: Duration = Duration::from_secs(120);
 const MAX_COMMON_NAME_BYTES: usize = 64;
 
 #[cfg(test)]
+mod against_istio;
+#[cfg(test)]
 mod tests;
