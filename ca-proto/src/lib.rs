@@ -2,7 +2,7 @@
 //!
 //! | module | what it speaks |
 //! |---|---|
-//! | [`istio::v1::auth`] | `IstioCertificateService`: a CSR goes in, a certificate chain comes out |
+//! | [`istio::v1::auth`] | `IstioCertificateService`: a CSR goes in, a certificate chain comes out; and its predecessor |
 //! | [`envoy::service::secret::v3`] | `SecretDiscoveryService`: how Envoy gets keys, certificates and roots |
 //! | [`envoy::service::discovery::v3`] | the requests and responses of every xDS stream |
 //! | [`envoy::extensions::transport_sockets::tls::v3`] | `Secret` and what it holds |
@@ -53,6 +53,10 @@ pub mod spiffe {
         };
     }
 }
+
+/// What a gRPC server tells reflection clients about [`istio::v1::auth`]: an encoded `google.protobuf.FileDescriptorSet`,
+/// with all imports.
+pub const ISTIO_FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("generated/istio.v1.auth.binpb");
 
 /// The type URL under which a [`Secret`](envoy::extensions::transport_sockets::tls::v3::Secret) is
 /// asked for and packed.

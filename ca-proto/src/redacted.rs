@@ -11,6 +11,7 @@ use crate::generated::{
         },
         service::discovery::v3::{DiscoveryResponse, Resource},
     },
+    istio::v1::auth::CsrRequest,
 };
 
 impl fmt::Debug for DataSource {
@@ -106,6 +107,16 @@ impl fmt::Debug for ValidateJwtsvidRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ValidateJwtsvidRequest")
             .field("audience", &self.audience)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for CsrRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CsrRequest")
+            .field("csr_pem", &String::from_utf8_lossy(&self.csr_pem))
+            .field("credential_type", &self.credential_type)
+            .field("requested_ttl_minutes", &self.requested_ttl_minutes)
             .finish_non_exhaustive()
     }
 }

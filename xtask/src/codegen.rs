@@ -10,18 +10,27 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use prost::Message as _;
 
 /// What is compiled; everything else is imported by these.
-const ROOT_FILES: [&str; 4] = [
+const ROOT_FILES: [&str; 5] = [
     "security/v1alpha1/ca.proto",
+    "security/v1alpha1/ca_service.proto",
     "spiffe/workload.proto",
     "envoy/service/secret/v3/sds.proto",
     "envoy/extensions/transport_sockets/tls/v3/secret.proto",
 ];
 
+/// What a server that offers reflection has to describe, with all that they import.
+const DESCRIBED_FILES: [&str; 2] = [
+    "security/v1alpha1/ca.proto",
+    "security/v1alpha1/ca_service.proto",
+];
+const DESCRIPTORS: &str = "istio.v1.auth.binpb";
+
 /// Messages that hold keys, or pack messages that do. `ca-proto/src/redacted.rs` writes their
 /// `Debug` by hand.
-const SECRET_MESSAGES: [&str; 8] = [
+const SECRET_MESSAGES: [&str; 9] = [
     ".JWTSVID",
     ".ValidateJWTSVIDRequest",
     ".X509SVID",
@@ -30,6 +39,7 @@ const SECRET_MESSAGES: [&str; 8] = [
     ".envoy.extensions.transport_sockets.tls.v3.PrivateKeyProvider",
     ".envoy.service.discovery.v3.DiscoveryResponse",
     ".envoy.service.discovery.v3.Resource",
+    ".istio.v1.auth.CsrRequest",
 ];
 
 /// Generates the code, or with `check` fails when the committed code is not what would be generated.
@@ -52,11 +62,12 @@ pub(crate) fn run(check: bool) -> anyhow::Result<()> {
     {
         fs::remove_file(committed.join(stale))?;
     }
-    for (name, text) in &fresh {
+    for (name, content) in &fresh {
         let path = committed.join(name);
         // Untouched when equal, so that cargo does not compile the crate again for nothing.
-        if fs::read_to_string(&path).ok().as_ref() != Some(text) {
-            fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        if fs::read(&path).ok().as_ref() != Some(content) {
+            fs::write(&path, content)
+                .with_context(|| format!("cannot write {}", path.display()))?;
         }
     }
     println!("codegen: {} files in {}", fresh.len(), committed.display());
@@ -64,7 +75,7 @@ pub(crate) fn run(check: bool) -> anyhow::Result<()> {
 }
 
 /// File names and contents, as they should be committed.
-fn generate(protos: &Path) -> anyhow::Result<BTreeMap<String, String>> {
+fn generate(protos: &Path) -> anyhow::Result<BTreeMap<String, Vec<u8>>> {
     let descriptors = protox::compile(ROOT_FILES, [protos])?;
     let out = tempfile::tempdir()?;
     tonic_prost_build::configure()
@@ -77,21 +88,23 @@ fn generate(protos: &Path) -> anyhow::Result<BTreeMap<String, String>> {
         .compile_fds(descriptors)?;
     let mut files = BTreeMap::new();
     for name in names_in(out.path())? {
-        let text = fs::read_to_string(out.path().join(&name))?;
+        let text = fs::read(out.path().join(&name))?;
         files.insert(name, text);
     }
+    let described = protox::compile(DESCRIBED_FILES, [protos])?;
+    files.insert(DESCRIPTORS.to_owned(), described.encode_to_vec());
     Ok(files)
 }
 
-fn compare(committed: &Path, fresh: &BTreeMap<String, String>) -> anyhow::Result<()> {
+fn compare(committed: &Path, fresh: &BTreeMap<String, Vec<u8>>) -> anyhow::Result<()> {
     let mut wrong: Vec<PathBuf> = names_in(committed)?
         .into_iter()
         .filter(|name| !fresh.contains_key(name))
         .map(|name| committed.join(name))
         .collect();
-    for (name, text) in fresh {
+    for (name, content) in fresh {
         let path = committed.join(name);
-        if fs::read_to_string(&path).ok().as_ref() != Some(text) {
+        if fs::read(&path).ok().as_ref() != Some(content) {
             wrong.push(path);
         }
     }

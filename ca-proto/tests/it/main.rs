@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ca_proto::{
-    SECRET_TYPE_URL,
+    ISTIO_FILE_DESCRIPTOR_SET, SECRET_TYPE_URL,
     envoy::{
         config::core::v3::{DataSource, data_source::Specifier},
         extensions::transport_sockets::tls::v3::{
@@ -15,12 +15,13 @@ use ca_proto::{
         },
     },
     istio::v1::auth::{
-        IstioCertificateRequest, IstioCertificateResponse, istio_certificate_service_server,
+        CsrRequest, IstioCertificateRequest, IstioCertificateResponse, istio_ca_service_server,
+        istio_certificate_service_server,
     },
     spiffe::workload::{X509svid, X509svidResponse, spiffe_workload_api_server},
 };
 use prost::Message as _;
-use prost_types::{Any, Struct, Value, value::Kind};
+use prost_types::{Any, FileDescriptorSet, Struct, Value, value::Kind};
 
 #[test]
 fn certificate_request() {
@@ -67,6 +68,10 @@ fn services_have_their_public_names() {
         "istio.v1.auth.IstioCertificateService"
     );
     assert_eq!(
+        istio_ca_service_server::SERVICE_NAME,
+        "istio.v1.auth.IstioCAService"
+    );
+    assert_eq!(
         secret_discovery_service_server::SERVICE_NAME,
         "envoy.service.secret.v3.SecretDiscoveryService"
     );
@@ -75,6 +80,26 @@ fn services_have_their_public_names() {
         spiffe_workload_api_server::SERVICE_NAME,
         "SpiffeWorkloadAPI"
     );
+}
+
+#[test]
+fn what_reflection_tells_is_complete() {
+    let set = FileDescriptorSet::decode(ISTIO_FILE_DESCRIPTOR_SET).unwrap();
+    let names: Vec<_> = set
+        .file
+        .iter()
+        .map(prost_types::FileDescriptorProto::name)
+        .collect();
+    let services: Vec<_> = set
+        .file
+        .iter()
+        .flat_map(|file| &file.service)
+        .map(prost_types::ServiceDescriptorProto::name)
+        .collect();
+    assert_eq!(services, ["IstioCertificateService", "IstioCAService"]);
+    for import in set.file.iter().flat_map(|file| &file.dependency) {
+        assert!(names.contains(&import.as_str()), "{import}");
+    }
 }
 
 #[test]
@@ -194,7 +219,15 @@ fn debug_never_shows_a_key() {
         ..DiscoveryResponse::default()
     };
     let bytes_as_numbers = "75, 69, 89";
-    for text in [format!("{secret:?}"), format!("{response:?}")] {
+    let old = CsrRequest {
+        node_agent_credential: b"KEY-BYTES".to_vec(),
+        ..CsrRequest::default()
+    };
+    for text in [
+        format!("{secret:?}"),
+        format!("{response:?}"),
+        format!("{old:?}"),
+    ] {
         assert!(
             !text.contains("KEY-BYTES") && !text.contains(bytes_as_numbers),
             "{text}"
