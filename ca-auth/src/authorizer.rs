@@ -6,7 +6,7 @@ use std::time::Duration;
 use ca_core::{IdentityError, PublicKeyKind, SpiffeId};
 
 use crate::caller::{Caller, Identities};
-use crate::policy::{Limits, Policy, RuleName, Verdict};
+use crate::policy::{AuthorityRights, AuthorityVerdict, Limits, Policy, RuleName, Verdict};
 
 /// Decides for which names a caller gets a certificate: its own, one of its own, or what a policy says.
 ///
@@ -88,20 +88,56 @@ impl Authorizer {
             }
         }
         rules.extend(limits.rules().cloned());
-        let mut seen = Vec::new();
-        rules.retain(|rule| {
-            !seen.contains(rule) && {
-                seen.push(rule.clone());
-                true
-            }
-        });
         Ok(Grant {
             caller,
             identities,
             limits,
-            rules: rules.into(),
+            rules: each_once(rules),
         })
     }
+
+    /// Grants the certificate of a CA below this one. Without a policy nobody gets it.
+    ///
+    /// # Errors
+    /// When no rule says that the caller may be a CA, or one denies any of its names; and when it asks on behalf of
+    /// somebody, because who holds the key of a CA must be who has asked for it.
+    pub fn authorize_authority(
+        &self,
+        caller: Caller,
+        on_behalf_of: Option<&str>,
+    ) -> Result<AuthorityGrant, AuthzError> {
+        let refused = |caller: Caller, rule| AuthzError::NotAnAuthority {
+            caller: Box::new(caller.identities),
+            rule,
+        };
+        if on_behalf_of.is_some_and(|name| !name.is_empty()) {
+            return Err(refused(caller, None));
+        }
+        match self.policy.current().judge_authority(&caller) {
+            AuthorityVerdict::Allowed { by, limits, rights } => {
+                let mut rules = vec![by];
+                rules.extend(limits.rules().cloned());
+                Ok(AuthorityGrant {
+                    caller,
+                    limits,
+                    rights,
+                    rules: each_once(rules),
+                })
+            }
+            AuthorityVerdict::Denied(rule) => Err(refused(caller, Some(rule))),
+            AuthorityVerdict::NotAllowed => Err(refused(caller, None)),
+        }
+    }
+}
+
+fn each_once(rules: Vec<RuleName>) -> Box<[RuleName]> {
+    let mut seen: Vec<RuleName> = Vec::new();
+    for rule in rules {
+        if !seen.contains(&rule) {
+            seen.push(rule);
+        }
+    }
+    seen.into()
 }
 
 impl CurrentPolicy {
@@ -155,9 +191,7 @@ impl Grant {
     /// The lifetime that the caller gets where it would get `resolved` without a policy. Shortened and not
     /// refused: agents ask for the same everywhere, and go by what they get.
     pub fn lifetime(&self, resolved: Duration) -> Duration {
-        self.limits
-            .max_ttl()
-            .map_or(resolved, |max| resolved.min(max))
+        self.limits.lifetime(resolved)
     }
 
     /// Whether the certificate may be for such a key. **To be asked by whoever signs.**
@@ -165,18 +199,72 @@ impl Grant {
     /// # Errors
     /// When a rule of the policy does not accept it.
     pub fn check_key(&self, kind: PublicKeyKind) -> Result<(), KeyRefused> {
-        match self.limits.refuses(kind) {
-            None => Ok(()),
-            Some(rule) => Err(KeyRefused {
-                kind,
-                rule: rule.clone(),
-            }),
-        }
+        check_key(&self.limits, kind)
     }
 
     /// The names that may be certified, owned.
     pub fn into_identities(self) -> Vec<SpiffeId> {
         self.identities.into_vec()
+    }
+}
+
+/// Permission to certify the caller's key as a CA below this one. Only [`Authorizer::authorize_authority`] makes one:
+///
+/// ```compile_fail,E0451
+/// fn forge(grant: ca_auth::AuthorityGrant, caller: ca_auth::Caller) -> ca_auth::AuthorityGrant {
+///     ca_auth::AuthorityGrant { caller, ..grant }
+/// }
+/// ```
+#[derive(Debug)]
+pub struct AuthorityGrant {
+    caller: Caller,
+    limits: Limits,
+    rights: AuthorityRights,
+    rules: Box<[RuleName]>,
+}
+
+impl AuthorityGrant {
+    /// Who asked, for the record and for the name of the CA.
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// The rules that made the decision: first the one that granted it.
+    pub fn rules(&self) -> &[RuleName] {
+        &self.rules
+    }
+
+    /// How many CAs may follow below it.
+    pub fn max_path_length(&self) -> u8 {
+        self.rights.max_path_length
+    }
+
+    /// Whether what it certifies is to be confined to the trust domain of the mesh.
+    pub fn is_constrained(&self) -> bool {
+        self.rights.constrained
+    }
+
+    /// As [`Grant::lifetime`].
+    pub fn lifetime(&self, resolved: Duration) -> Duration {
+        self.limits.lifetime(resolved)
+    }
+
+    /// As [`Grant::check_key`]. **To be asked by whoever signs.**
+    ///
+    /// # Errors
+    /// When a rule of the policy does not accept it.
+    pub fn check_key(&self, kind: PublicKeyKind) -> Result<(), KeyRefused> {
+        check_key(&self.limits, kind)
+    }
+}
+
+fn check_key(limits: &Limits, kind: PublicKeyKind) -> Result<(), KeyRefused> {
+    match limits.refuses(kind) {
+        None => Ok(()),
+        Some(rule) => Err(KeyRefused {
+            kind,
+            rule: rule.clone(),
+        }),
     }
 }
 
@@ -204,6 +292,21 @@ pub enum AuthzError {
         wanted: SpiffeId,
         /// The rule.
         rule: RuleName,
+    },
+    /// It asks for the certificate of a CA, which nothing lets it have.
+    #[error(
+        "{} asks to be a CA, which {}",
+        names(caller),
+        rule.as_ref().map_or_else(
+            || "no rule allows".to_owned(),
+            |rule| format!("{rule} denies")
+        )
+    )]
+    NotAnAuthority {
+        /// The caller's own names.
+        caller: Box<Identities>,
+        /// The rule that denies it, if there is one.
+        rule: Option<RuleName>,
     },
 }
 

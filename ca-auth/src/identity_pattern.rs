@@ -72,6 +72,11 @@ impl IdentityPattern {
         Self::parse(&format!("/ns/{name}/sa/*"), mesh)
     }
 
+    /// Whether all that it matches lies in this trust domain.
+    pub fn is_in(&self, trust_domain: &TrustDomain) -> bool {
+        &*self.trust_domain == trust_domain.as_str()
+    }
+
     /// Whether an ID is one of these.
     pub fn matches(&self, id: &SpiffeId) -> bool {
         if id.trust_domain() != &*self.trust_domain {

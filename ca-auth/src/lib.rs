@@ -69,7 +69,7 @@ pub use address_range::{AddressRange, AddressRangeError, TrustedProxies};
 pub use authenticator::{
     Authenticator, AuthenticatorStatus, Authenticators, AuthnError, Plaintext, Reason, Refusal,
 };
-pub use authorizer::{Authorizer, AuthzError, Grant, KeyRefused};
+pub use authorizer::{AuthorityGrant, Authorizer, AuthzError, Grant, KeyRefused};
 pub use caller::{Caller, Identities, Pod, ServiceAccount, Source, SubjectError};
 pub use client_certificate::ClientCertificateAuthenticator;
 pub use evidence::{BearerToken, Evidence, Transport};

@@ -53,13 +53,28 @@ pub use file::{PolicyError, Problem};
 /// | `identities`, `namespaces` | the name to be granted; in an `allow` also `own` for one of the caller's own |
 ///
 /// An `allow` needs a condition on the caller and one on the name. An `allow` without `sources` also
-/// holds for callers with a certificate, which may renew it for ever.
+/// holds for callers with a certificate, which may renew it for ever. **Every name that an `allow` gives lies in
+/// the trust domain of the mesh**: a pattern of another one is refused when the file is read.
+///
+/// Who may have the certificate of a CA below this one is said by rules of their own, and by no `allow`:
+///
+/// ```toml
+/// [[certificate-authority]]
+/// name = "the CA of the edge cluster"
+/// callers = ["/ns/mesh/sa/edge-ca"]
+/// max-ttl = "720h"
+/// ```
+///
+/// Whoever has such a certificate can name anybody. So `callers` must be there; `deny` and `limit` hold for it
+/// as for the caller's own names; `max-path-length` is how many CAs may follow below it, 0 where nothing is
+/// said; and `name-constraint = true` confines it to the trust domain of the mesh, where all peers can judge that.
 #[derive(Clone, Debug)]
 pub struct Policy {
     own: OwnIdentity,
     allow: Vec<Rule>,
     deny: Vec<Rule>,
     limits: Vec<Limit>,
+    authorities: Vec<AuthorityRule>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
@@ -78,6 +93,7 @@ impl Policy {
             allow: Vec::new(),
             deny: Vec::new(),
             limits: Vec::new(),
+            authorities: Vec::new(),
         }
     }
 
@@ -92,6 +108,36 @@ impl Policy {
     /// How many rules there are of each kind: allow, deny, limit.
     pub fn len(&self) -> (usize, usize, usize) {
         (self.allow.len(), self.deny.len(), self.limits.len())
+    }
+
+    /// How many rules say who may be a CA below this one.
+    pub fn authorities(&self) -> usize {
+        self.authorities.len()
+    }
+
+    /// Whether a caller gets the certificate of a CA. A rule must say so, and none of its own names may be denied.
+    pub(crate) fn judge_authority(&self, caller: &Caller) -> AuthorityVerdict {
+        let own = caller.identities.as_slice();
+        let met =
+            |conditions: &Conditions| own.iter().any(|id| conditions.are_met(caller, id, true));
+        if let Some(rule) = self.deny.iter().find(|rule| met(&rule.conditions)) {
+            return AuthorityVerdict::Denied(rule.name.clone());
+        }
+        let Some(rule) = self.authorities.iter().find(|rule| met(&rule.conditions)) else {
+            return AuthorityVerdict::NotAllowed;
+        };
+        let mut limits = Limits {
+            max_ttl: rule.max_ttl.map(|ttl| (ttl, rule.name.clone())),
+            key_types: Vec::new(),
+        };
+        for limit in self.limits.iter().filter(|limit| met(&limit.conditions)) {
+            limits.add(limit);
+        }
+        AuthorityVerdict::Allowed {
+            by: rule.name.clone(),
+            limits,
+            rights: rule.rights,
+        }
     }
 
     /// Whether a caller gets one name.
@@ -126,6 +172,32 @@ pub(crate) enum Verdict {
     Allowed { by: RuleName, limits: Limits },
     Denied(RuleName),
     NotAllowed,
+}
+
+pub(crate) enum AuthorityVerdict {
+    Allowed {
+        by: RuleName,
+        limits: Limits,
+        rights: AuthorityRights,
+    },
+    Denied(RuleName),
+    NotAllowed,
+}
+
+/// How far the rights of a CA below this one go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AuthorityRights {
+    pub(crate) max_path_length: u8,
+    pub(crate) constrained: bool,
+}
+
+/// Its conditions are on the caller alone: a CA's certificate has no name of the mesh.
+#[derive(Clone, Debug)]
+struct AuthorityRule {
+    name: RuleName,
+    conditions: Conditions,
+    max_ttl: Option<Duration>,
+    rights: AuthorityRights,
 }
 
 #[derive(Clone, Debug)]
@@ -230,6 +302,11 @@ impl Limits {
 
     pub(crate) fn max_ttl(&self) -> Option<Duration> {
         self.max_ttl.as_ref().map(|(ttl, _)| *ttl)
+    }
+
+    /// What is left of a lifetime.
+    pub(crate) fn lifetime(&self, resolved: Duration) -> Duration {
+        self.max_ttl().map_or(resolved, |max| resolved.min(max))
     }
 
     /// The rule that does not accept such a key.

@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ca_core::{TrustDomain, parse_duration};
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::{
-    Conditions, Identities, KeyType, Limit, OwnIdentity, Policy, Rule, RuleName, SourceKind,
+    AuthorityRights, AuthorityRule, Conditions, Identities, KeyType, Limit, OwnIdentity, Policy,
+    Rule, RuleName, SourceKind,
 };
 use crate::identity_pattern::{IdentityPattern, PatternError};
 
@@ -25,9 +27,11 @@ struct File {
     deny: Vec<Table>,
     #[serde(default)]
     limit: Vec<Table>,
+    #[serde(default)]
+    certificate_authority: Vec<Table>,
 }
 
-/// One table for all three kinds, so that a key in the wrong one is told apart from a key that does not exist.
+/// One table for all kinds, so that a key in the wrong one is told apart from a key that does not exist.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Table {
@@ -40,6 +44,8 @@ struct Table {
     namespaces: Option<List>,
     max_ttl: Option<Spanned<String>>,
     key_types: Option<List>,
+    max_path_length: Option<Spanned<u8>>,
+    name_constraint: Option<Spanned<bool>>,
 }
 
 type List = Spanned<Vec<Spanned<String>>>;
@@ -77,6 +83,11 @@ pub(super) fn read(text: &str, mesh: &TrustDomain) -> Result<Policy, PolicyError
         .into_iter()
         .map(|table| reader.limit(table))
         .collect();
+    let authorities = file
+        .certificate_authority
+        .into_iter()
+        .map(|table| reader.authority(table))
+        .collect();
     if !problems.found.is_empty() {
         return Err(problems.into_error());
     }
@@ -85,6 +96,7 @@ pub(super) fn read(text: &str, mesh: &TrustDomain) -> Result<Policy, PolicyError
         allow,
         deny,
         limits,
+        authorities,
     })
 }
 
@@ -99,6 +111,8 @@ impl Reader<'_, '_> {
     fn allow(&mut self, table: Table) -> Rule {
         let span = table.name.span();
         self.no_limits(&table);
+        self.no_rights(&table);
+        self.own_trust_domain_alone(table.identities.as_ref());
         let (name, conditions) = self.common(table, true);
         let who = conditions.callers.is_some()
             || conditions.issuers.is_some()
@@ -121,6 +135,7 @@ impl Reader<'_, '_> {
     fn deny(&mut self, table: Table) -> Rule {
         let span = table.name.span();
         self.no_limits(&table);
+        self.no_rights(&table);
         let (name, conditions) = self.common(table, false);
         let Conditions {
             callers,
@@ -140,15 +155,8 @@ impl Reader<'_, '_> {
             self.problems
                 .add(table.name.span(), "a limit has a max-ttl or key-types");
         }
-        let max_ttl = table.max_ttl.take().and_then(|text| {
-            let duration = parse_duration(text.get_ref()).map_err(|error| error.to_string());
-            match duration {
-                Ok(ttl) if ttl.as_secs() >= 1 => return Some(ttl),
-                Ok(_) => self.problems.add(text.span(), "shorter than one second"),
-                Err(error) => self.problems.add(text.span(), &error),
-            }
-            None
-        });
+        self.no_rights(&table);
+        let max_ttl = self.max_ttl(table.max_ttl.take());
         let key_types = table.key_types.take().map(|list| {
             let types = self.each(list, |text| {
                 KeyType::parse(text).ok_or_else(|| {
@@ -164,6 +172,71 @@ impl Reader<'_, '_> {
             conditions,
             max_ttl,
             key_types,
+        }
+    }
+
+    fn authority(&mut self, mut table: Table) -> AuthorityRule {
+        if table.callers.is_none() && table.caller_namespaces.is_none() {
+            self.problems.add(
+                table.name.span(),
+                "say which callers: callers or caller-namespaces",
+            );
+        }
+        for list in [&table.identities, &table.namespaces].into_iter().flatten() {
+            self.problems.add(
+                list.span(),
+                "a CA's certificate has no name of the mesh: only callers are named here",
+            );
+        }
+        if let Some(types) = &table.key_types {
+            self.problems.add(types.span(), "only a [[limit]] has this");
+        }
+        let max_ttl = self.max_ttl(table.max_ttl.take());
+        let path_length = table.max_path_length.take().map(Spanned::into_inner);
+        let constrained = table.name_constraint.take().map(Spanned::into_inner);
+        let (name, conditions) = self.common(table, false);
+        AuthorityRule {
+            name,
+            conditions,
+            max_ttl,
+            rights: AuthorityRights {
+                max_path_length: path_length.unwrap_or(0),
+                constrained: constrained.unwrap_or(false),
+            },
+        }
+    }
+
+    fn max_ttl(&mut self, text: Option<Spanned<String>>) -> Option<Duration> {
+        let text = text?;
+        match parse_duration(text.get_ref()).map_err(|error| error.to_string()) {
+            Ok(ttl) if ttl.as_secs() >= 1 => return Some(ttl),
+            Ok(_) => self.problems.add(text.span(), "shorter than one second"),
+            Err(error) => self.problems.add(text.span(), &error),
+        }
+        None
+    }
+
+    fn no_rights(&mut self, table: &Table) {
+        let only = "only a [[certificate-authority]] has this";
+        if let Some(length) = &table.max_path_length {
+            self.problems.add(length.span(), only);
+        }
+        if let Some(constraint) = &table.name_constraint {
+            self.problems.add(constraint.span(), only);
+        }
+    }
+
+    /// What a name of another mesh means is for that mesh to say: certified here, it would pass there for one of its own
+    /// wherever the two trust each other's roots.
+    fn own_trust_domain_alone(&mut self, identities: Option<&List>) {
+        for text in identities.into_iter().flat_map(Spanned::get_ref) {
+            let pattern = IdentityPattern::parse(text.get_ref(), self.mesh);
+            if pattern.is_ok_and(|pattern| !pattern.is_in(self.mesh)) {
+                self.problems.add(
+                    text.span(),
+                    "lies in another trust domain, whose names this CA does not give",
+                );
+            }
         }
     }
 

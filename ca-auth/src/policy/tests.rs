@@ -260,6 +260,128 @@ identities = ["own"]
 }
 
 #[test]
+fn who_may_be_a_ca_is_said_by_a_rule_of_its_own_and_by_no_allow() {
+    let text = r#"
+        own-identity = "deny"
+        [[allow]]
+        name = "all for all"
+        callers = ["**"]
+        identities = ["**", "own"]
+        [[certificate-authority]]
+        name = "edge"
+        callers = ["/ns/gateways/sa/edge"]
+        sources = ["token"]
+        max-ttl = "720h"
+        [[certificate-authority]]
+        name = "deep"
+        caller-namespaces = ["mesh"]
+        max-path-length = 2
+        name-constraint = true
+        [[limit]]
+        name = "short"
+        namespaces = ["mesh"]
+        max-ttl = "1h"
+        key-types = ["ecdsa-p384"]
+        [[deny]]
+        name = "stolen"
+        callers = ["/ns/mesh/sa/leaked"]
+    "#;
+    let ask = |caller: Caller, other: Option<&str>| {
+        Authorizer::by_policy(policy(text)).authorize_authority(caller, other)
+    };
+    let hours = |hours: u64| Duration::from_secs(hours * 3600);
+    let edge = ask(token(&[EDGE]), Some("")).unwrap();
+    assert_eq!((edge.max_path_length(), edge.is_constrained()), (0, false));
+    assert_eq!(edge.lifetime(hours(2000)), hours(720));
+    assert!(edge.check_key(PublicKeyKind::EcdsaP256).is_ok());
+    assert_eq!(edge.rules()[0].to_string(), "policy rule \"edge\"");
+    let deep = ask(token(&["/ns/mesh/sa/ca"]), None).unwrap();
+    assert_eq!((deep.max_path_length(), deep.is_constrained()), (2, true));
+    assert_eq!(deep.lifetime(hours(2000)), hours(1));
+    assert!(deep.check_key(PublicKeyKind::EcdsaP256).is_err());
+
+    let certificate = Source::ClientCertificate {
+        serial: String::new(),
+    };
+    for (caller, other, reason) in [
+        (
+            token(&[CART]),
+            None,
+            "asks to be a CA, which no rule allows",
+        ),
+        (caller(&[EDGE], certificate), None, "no rule allows"),
+        (token(&[EDGE]), Some(CART), "no rule allows"),
+        (
+            token(&["/ns/mesh/sa/leaked"]),
+            None,
+            "which policy rule \"stolen\" denies",
+        ),
+    ] {
+        let error = ask(caller, other).unwrap_err().to_string();
+        assert!(error.contains(reason), "{error}");
+    }
+    let nobody = Authorizer::own_names().authorize_authority(token(&[EDGE]), None);
+    assert!(nobody.is_err(), "without a policy nobody is a CA");
+}
+
+#[test]
+fn rules_about_cas_and_other_rules_do_not_mix() {
+    let text = r#"
+[[certificate-authority]]
+name = "a"
+sources = ["token"]
+identities = ["/x"]
+key-types = ["rsa"]
+max-ttl = "0s"
+
+[[allow]]
+name = "b"
+callers = ["**"]
+identities = ["own"]
+max-path-length = 1
+
+[[limit]]
+name = "c"
+max-ttl = "1h"
+name-constraint = true
+"#;
+    let found = problems(text);
+    let expected = [
+        "line 3, column 8: say which callers: ",
+        "line 5, column 14: a CA's certificate has no name of the mesh",
+        "line 6, column 13: only a [[limit]] has this",
+        "line 7, column 11: shorter than one second",
+        "line 13, column 19: only a [[certificate-authority]] has this",
+        "line 18, column 19: only a [[certificate-authority]] has this",
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(found.starts_with(expected), "{found} is not {expected}");
+    }
+}
+
+#[test]
+fn names_of_another_trust_domain_are_given_by_no_rule() {
+    let allow = |identity: &str| {
+        format!(
+            "[[allow]]\nname = \"a\"\ncallers = [\"**\"]\nidentities = [\"/x\", \"{identity}\"]"
+        )
+    };
+    assert_eq!(
+        problems(&allow("spiffe://other/ns/shop/**")),
+        ["line 4, column 21: lies in another trust domain, whose names this CA does not give"]
+    );
+    // Its own, written in full, is its own; and what is refused or limited may be anywhere.
+    policy(&allow("spiffe://mesh/ns/shop/**"));
+    policy("[[deny]]\nname = \"a\"\nidentities = [\"spiffe://other/**\"]");
+    for foreign in ["spiffe://other/ns/shop/sa/cart", "spiffe://other/x"] {
+        let all = policy(&allow("**"));
+        let grant = Authorizer::by_policy(all).authorize(token(&[CART]), Some(foreign));
+        assert!(grant.is_err(), "{foreign}");
+    }
+}
+
+#[test]
 fn what_is_not_known_is_refused_and_not_passed_over() {
     for (text, start) in [
         (
@@ -308,7 +430,7 @@ fn the_example_in_the_documentation_is_a_policy() {
 
 proptest::proptest! {
     #[test]
-    fn any_text_is_read_without_a_panic(text in "\\PC*", table in "(allow|deny|limit)", value in "[a-z*/\"\u{f6}\\[\\], .{}=]{0,30}") {
+    fn any_text_is_read_without_a_panic(text in "\\PC*", table in "(allow|deny|limit|certificate-authority)", value in "[a-z*/\"\u{f6}\\[\\], .{}=]{0,30}") {
         let mesh = "mesh".parse().unwrap();
         let _ = Policy::parse(&text, &mesh);
         let _ = Policy::parse(&format!("[[{table}]]\nname = \"x\"\nidentities = [\"{value}\"]\nmax-ttl = {value}"), &mesh);

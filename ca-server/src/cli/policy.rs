@@ -22,8 +22,12 @@ pub fn policy(args: &PolicyArgs) -> Result<(), PolicyFileError> {
         cause,
     })?;
     let (allow, deny, limit) = policy.len();
+    let authorities = match policy.authorities() {
+        0 => String::new(),
+        some => format!(", {some} certificate-authority"),
+    };
     println!(
-        "{}: good ({allow} allow, {deny} deny, {limit} limit)",
+        "{}: good ({allow} allow, {deny} deny, {limit} limit{authorities})",
         file.display()
     );
     Ok(())
