@@ -14,7 +14,7 @@ use crate::public_key::{PublicKey, PublicKeyError, VerifyError};
 
 mod create;
 
-pub use create::{CreateCsrError, create_csr_pem};
+pub use create::{CreateCsrError, create_ca_csr_pem, create_csr_pem};
 
 /// A PKCS#10 request (RFC 2986) whose sender has proven to hold the private key.
 ///

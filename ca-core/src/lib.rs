@@ -55,7 +55,8 @@ pub use bundle::{
 };
 pub use certificate::{Certificate, CertificateChain, CertificateError, ChainError};
 pub use csr::{
-    CreateCsrError, Csr, CsrError, RequestedExtension, SubjectAttribute, create_csr_pem,
+    CreateCsrError, Csr, CsrError, RequestedExtension, SubjectAttribute, create_ca_csr_pem,
+    create_csr_pem,
 };
 pub use duration::{DurationError, format_duration, parse_duration};
 pub use identity::{DnsName, IdentityError, SpiffeId, SubjectName, TrustDomain, Workload};

@@ -108,7 +108,7 @@ impl PublicKey {
     }
 
     /// The leftmost 160 bits of the key's SHA-256 (RFC 7093, method 1).
-    pub(crate) fn key_identifier(&self) -> [u8; KEY_IDENTIFIER_BYTES] {
+    pub fn key_identifier(&self) -> [u8; KEY_IDENTIFIER_BYTES] {
         let digest = ring::digest::digest(&ring::digest::SHA256, self.key_bits());
         let mut identifier = [0; KEY_IDENTIFIER_BYTES];
         identifier.copy_from_slice(&digest.as_ref()[..KEY_IDENTIFIER_BYTES]);

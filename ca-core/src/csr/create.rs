@@ -1,6 +1,8 @@
 //! Making a request: the workload's side of the CSR.
 
-use rcgen::{CertificateParams, DistinguishedName, PublicKeyData, SanType, SignatureAlgorithm};
+use rcgen::{
+    CertificateParams, DistinguishedName, DnType, PublicKeyData, SanType, SignatureAlgorithm,
+};
 
 use super::LABEL;
 use crate::identity::SubjectName;
@@ -21,6 +23,30 @@ pub fn create_csr_pem(
         .iter()
         .map(alternative_name)
         .collect::<Result<_, _>>()?;
+    let request = params
+        .serialize_request(&Adapter(key))
+        .map_err(CreateCsrError)?;
+    Ok(crate::certificate::encode_pem(LABEL, request.der()))
+}
+
+/// A request by the holder of `key` for the certificate of a CA with this subject, as PEM. The subject is a wish for CAs
+/// that go by it; that it is to be a CA is for whoever signs to know.
+///
+/// # Errors
+/// As [`create_csr_pem`].
+pub fn create_ca_csr_pem(
+    key: &dyn SigningKey,
+    organization: &str,
+    common_name: &str,
+) -> Result<String, CreateCsrError> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    for (kind, value) in [
+        (DnType::OrganizationName, organization),
+        (DnType::CommonName, common_name),
+    ] {
+        params.distinguished_name.push(kind, value);
+    }
     let request = params
         .serialize_request(&Adapter(key))
         .map_err(CreateCsrError)?;

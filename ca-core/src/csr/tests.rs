@@ -283,3 +283,14 @@ proptest! {
         let _ = read_name(&bytes, |_, _| {});
     }
 }
+
+#[test]
+fn the_request_of_a_ca_has_its_name_as_subject_and_asks_for_nothing_else() {
+    let key = PrivateKey::generate(KeyKind::EcdsaP256).unwrap();
+    let pem = create_ca_csr_pem(&key, "cluster.local", "edge 01ab").unwrap();
+    let csr = Csr::from_pem(pem.as_bytes()).unwrap();
+    let subject: Vec<_> = csr.subject().unwrap().into_iter().map(|a| a.oid).collect();
+    assert_eq!(subject, ["2.5.4.10", "2.5.4.3"]);
+    assert_eq!(csr.requested().unwrap().len(), 0);
+    assert_eq!(csr.public_key(), key.public_key());
+}
