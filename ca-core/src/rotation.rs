@@ -322,6 +322,36 @@ impl RotationPolicy {
         }
     }
 
+    /// What comes next by itself, and the moment from which on it is due; `None` where an operator must act.
+    pub fn next(&self, state: &AuthorityState) -> Option<(RotationAction, OffsetDateTime)> {
+        let after = |since: OffsetDateTime, wait: Duration, end: OffsetDateTime| {
+            let wait = time::Duration::try_from(wait).ok();
+            wait.and_then(|wait| since.checked_add(wait))
+                .map_or(end, |at| at.min(end))
+        };
+        let root = state.signing_certificate();
+        match (&state.rotation, self.method) {
+            (Rotation::Steady, method) => {
+                let life = (root.not_after() - root.not_before()).whole_seconds();
+                let left = life * i64::from(self.remaining_percent) / 100;
+                let step = match method {
+                    Method::Renew => RotationAction::Renew,
+                    Method::Replace { .. } => RotationAction::Prepare,
+                };
+                Some((step, root.not_after() - time::Duration::seconds(left)))
+            }
+            (Rotation::Prepared { since, .. }, Method::Replace { spread, .. }) => Some((
+                RotationAction::Activate,
+                after(*since, spread, root.not_after()),
+            )),
+            (Rotation::Activated { since, retiring }, Method::Replace { drain, .. }) => Some((
+                RotationAction::Retire,
+                after(*since, drain, retiring.not_after()),
+            )),
+            (Rotation::Prepared { .. } | Rotation::Activated { .. }, Method::Renew) => None,
+        }
+    }
+
     fn is_due(&self, root: &Certificate, now: OffsetDateTime) -> bool {
         let (lifetime, left) = (root.not_after() - root.not_before(), root.not_after() - now);
         // In integers: at exactly the threshold it is not due yet.

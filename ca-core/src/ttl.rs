@@ -38,6 +38,11 @@ impl TtlPolicy {
         })
     }
 
+    /// The longest lifetime that can be had.
+    pub fn max(&self) -> Duration {
+        self.max
+    }
+
     /// The lifetime for a request; `None` asks for the default.
     ///
     /// # Errors

@@ -360,3 +360,23 @@ fn a_state_comes_back_from_its_files_at_every_stage() {
     );
     assert_eq!(bad.unwrap_err().name, "rotation");
 }
+
+#[test]
+fn what_comes_next_is_what_will_be_done_and_not_before() {
+    let (at, second) = (now(), Duration::from_secs(1));
+    let renew = RotationPolicy::default();
+    let steady = state();
+    let prepared = prepare(&steady, at);
+    let activated = prepared.activate(at).unwrap();
+    for (policy, state) in [
+        (renew, &steady),
+        (replace(), &steady),
+        (replace(), &prepared),
+        (replace(), &activated),
+    ] {
+        let (step, from) = policy.next(state).unwrap();
+        assert_eq!(policy.action(state, from - second), RotationAction::Wait);
+        assert_eq!(policy.action(state, from + second), step);
+    }
+    assert_eq!(renew.next(&prepared), None, "it is an operator's");
+}
