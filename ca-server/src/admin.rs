@@ -1,28 +1,35 @@
-//! The admin listener: is it alive, is it ready, what has it counted. Plain HTTP, for the machine's own network.
+//! The admin listener: is it alive, is it ready, what has it counted, and how is it. Plain HTTP, for the machine's own
+//! network.
+//!
+//! Who may see what: whoever reaches the listener gets `/healthz`, `/readyz` and `/metrics`, which probes and scrapers
+//! need. `/debug` and the page tell names of workloads and addresses of callers, and are for the machine itself: see
+//! [`local`].
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use ca_core::files::FollowedFiles;
-use ca_core::{BundleStore, KeyCertBundle};
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
 
 use crate::metrics::Metrics;
+use crate::observed::Observed;
+use crate::report::Readiness;
+
+mod local;
 
 /// What the pages are made from.
 #[derive(Clone, Debug)]
 pub(crate) struct Admin {
-    pub(crate) bundles: BundleStore,
+    pub(crate) observed: Observed,
     pub(crate) metrics: Arc<Metrics>,
-    /// Where the CA's key is plugged in.
-    pub(crate) files: Option<FollowedFiles<KeyCertBundle>>,
 }
 
 impl Admin {
@@ -31,55 +38,67 @@ impl Admin {
         listener: TcpListener,
         end: impl Future<Output = ()> + Send + 'static,
     ) -> io::Result<()> {
+        let for_this_machine = Router::new()
+            .route("/debug", get(debug))
+            .layer(middleware::from_fn(local::only));
         let routes = Router::new()
             .route("/healthz", get(async || "ok\n"))
             .route("/readyz", get(ready))
             // Istio's path for the same question.
             .route("/ready", get(ready))
             .route("/metrics", get(metrics))
-            .with_state(self);
+            .merge(for_this_machine)
+            .with_state(self)
+            .into_make_service_with_connect_info::<SocketAddr>();
         axum::serve(listener, routes)
             .with_graceful_shutdown(end)
             .await
     }
 }
 
-/// Ready means: a certificate asked for now would be signed. The listener for requests is open before this one.
 #[expect(
     clippy::disallowed_methods,
     reason = "an edge: the question is about now"
 )]
 async fn ready(State(admin): State<Admin>) -> (StatusCode, String) {
-    let (bundle, now) = (admin.bundles.current(), OffsetDateTime::now_utc());
-    if now >= bundle.not_after() {
-        let text = format!(
-            "the signing certificate, or one above it, has expired at {}\n",
-            bundle.not_after()
-        );
-        return (StatusCode::SERVICE_UNAVAILABLE, text);
-    }
-    if now < bundle.not_before() {
-        let text = format!(
-            "the signing certificate is not valid before {}\n",
-            bundle.not_before()
-        );
-        return (StatusCode::SERVICE_UNAVAILABLE, text);
-    }
-    // What is in use is good; that its successor is not is worth a line here, but no reason to be taken out of service.
-    let status = admin.files.map(|files| files.status());
-    let refusal = status
-        .filter(|status| status.is_refused)
-        .and_then(|status| status.last_refusal.clone());
-    match refusal {
-        Some(refusal) => {
-            let text = format!(
-                "ready; the CA's files as they are now are not taken: {}\n",
-                refusal.error
-            );
-            (StatusCode::OK, text)
+    let readiness = admin.observed.readiness(OffsetDateTime::now_utc());
+    let status = if readiness.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, lines(&readiness))
+}
+
+/// The verdict first, then one line for each thing.
+fn lines(readiness: &Readiness) -> String {
+    let verdict = if readiness.ready {
+        "ready"
+    } else {
+        "not ready"
+    };
+    let mut text = format!("{verdict}\n");
+    for (word, all) in [("missing", &readiness.missing), ("note", &readiness.notes)] {
+        for each in all {
+            // What it quotes may have lines of its own.
+            let each = each.replace('\n', " ");
+            text.push_str(&format!("{word}: {each}\n"));
         }
-        None => (StatusCode::OK, "ready\n".into()),
     }
+    text
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an edge: the question is about now"
+)]
+async fn debug(State(admin): State<Admin>) -> Response {
+    let report = admin.observed.report(OffsetDateTime::now_utc()).await;
+    let headers = [
+        (header::CONTENT_TYPE, "application/json"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    (headers, report.to_json()).into_response()
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {

@@ -33,6 +33,7 @@ use crate::authority::self_signed::{self, Origin, SelfSignedError};
 use crate::config::{Config, Tokens};
 use crate::control;
 use crate::metrics::Metrics;
+use crate::observed::Observed;
 use crate::roots_file;
 use crate::service::Service;
 use crate::serving::{self, CurrentTls, Renewal, ServingError, ServingPlan};
@@ -65,6 +66,23 @@ enum CaKind {
     Plugged(FollowedFiles<KeyCertBundle>, DirectoryStore),
 }
 
+impl CaKind {
+    /// As a report calls it.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::SelfSigned(..) => "self-signed",
+            Self::Plugged(..) => "plugged-in",
+        }
+    }
+
+    fn rotator(&self) -> Option<RotatorHandle> {
+        match self {
+            Self::SelfSigned(_, handle) => Some(handle.clone()),
+            Self::Plugged(..) => None,
+        }
+    }
+}
+
 impl App {
     /// Opens the store, loads or creates the root, binds both listeners.
     ///
@@ -79,8 +97,9 @@ impl App {
         let admin = bind(config.admin_listen).await?;
 
         let mut authentication = config.authentication;
-        let policy = authentication.policy.take();
-        let authorizer = authentication::authorizer(policy, &config.trust_domain)?;
+        let policy_path = authentication.policy.take();
+        let (authorizer, policy) =
+            authentication::authorizer(policy_path.as_ref(), &config.trust_domain)?;
 
         let store = DirectoryStore::open_with(&config.data_dir, &AWS_LC_RS)?;
         let control = control::bind(&config.data_dir).map_err(|cause| AppError::Control {
@@ -120,8 +139,11 @@ impl App {
         let authority = LocalAuthority::new(bundles.clone());
 
         let local_tokens = matches!(authentication.tokens, Tokens::Local(_));
-        let authenticators =
-            authentication::authenticators(authentication, &config.trust_domain, &config.data_dir)?;
+        let authenticators = Arc::new(authentication::authenticators(
+            authentication,
+            &config.trust_domain,
+            &config.data_dir,
+        )?);
 
         let plan = ServingPlan {
             authority: authority.clone(),
@@ -136,13 +158,26 @@ impl App {
         let admission = Admission::start(threads, config.admission).map_err(AppError::Threads)?;
         let metrics = Metrics::new(bundles.clone(), files.clone(), admission.clone());
         let audit = config.audit.map(|audit| {
-            AuditLog::open(&audit.path, audit.limits, audit.on_failure).map_err(|cause| {
-                AppError::Audit {
-                    path: audit.path,
-                    cause,
-                }
+            let log = AuditLog::open(&audit.path, audit.limits, audit.on_failure);
+            log.map(Arc::new).map_err(|cause| AppError::Audit {
+                path: audit.path,
+                cause,
             })
         });
+        let observed = Observed {
+            started: now,
+            trust_domain: config.trust_domain.clone(),
+            kind: kind.name(),
+            bundles: bundles.clone(),
+            files: files.map(|files| (config.root_ca_dir, files)),
+            rotator: kind.rotator(),
+            authenticators: Arc::clone(&authenticators),
+            policy: policy_path.zip(policy),
+            admission: admission.clone(),
+            audit: audit.transpose()?,
+            refusals: Arc::default(),
+            metrics: Arc::clone(&metrics),
+        };
         let service = Service {
             authenticators,
             authorizer,
@@ -150,7 +185,8 @@ impl App {
             admission,
             authority: Arc::new(OffloadingAuthority::new(authority)),
             metrics: Arc::clone(&metrics),
-            audit: audit.transpose()?,
+            audit: observed.audit.clone(),
+            refusals: Arc::clone(&observed.refusals),
         };
         Ok(Self {
             serving,
@@ -158,11 +194,7 @@ impl App {
             tls,
             renewal,
             service,
-            admin_pages: Admin {
-                bundles: bundles.clone(),
-                metrics,
-                files,
-            },
+            admin_pages: Admin { observed, metrics },
             bundles,
             kind,
             control,
@@ -228,22 +260,20 @@ impl App {
             "roots file",
             roots_file::keep_current(self.root_file, self.bundles.clone()),
         ));
-        let orders = match self.kind {
-            CaKind::SelfSigned(rotator, handle) => {
+        match self.kind {
+            CaKind::SelfSigned(rotator, _) => {
                 background.spawn(named("root rotation", rotator.run()));
-                Some(handle)
             }
             CaKind::Plugged(files, store) => {
                 background.spawn(named("CA files", async move {
                     let _held = store;
                     plugged::keep_current(files, self.bundles.clone()).await;
                 }));
-                None
             }
-        };
+        }
         background.spawn(named(
             "control socket",
-            control::serve(self.control, orders),
+            control::serve(self.control, self.admin_pages.observed.clone()),
         ));
 
         let mut admin = tokio::spawn(

@@ -34,7 +34,7 @@ pub struct Args {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15012")]
     pub(crate) listen: SocketAddr,
 
-    /// Address for /healthz, /readyz and /metrics (plain HTTP). Port 0 takes a free one.
+    /// Address for /healthz, /readyz, /metrics and, from this machine, /debug (plain HTTP). Port 0 takes a free one.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15014")]
     pub(crate) admin_listen: SocketAddr,
 
@@ -149,6 +149,8 @@ pub enum Command {
     Token(TokenArgs),
     /// Replace the root of a running server in stages, or tell where that stands.
     Rotate(RotateArgs),
+    /// Tell how a running server is; fail if it is not ready.
+    Status(StatusArgs),
     /// Work with a policy file.
     Policy(PolicyArgs),
 }
@@ -166,9 +168,25 @@ pub struct RotateArgs {
     /// The step.
     pub(crate) step: RotationStep,
 
-    /// The folder of the CA.
-    #[arg(long, value_name = "FOLDER", default_value = DEFAULT_DATA_DIR)]
-    pub(crate) data_dir: PathBuf,
+    /// The folder of the CA. Default: that of the server.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+/// Which server, and for whom the answer is.
+#[derive(Debug, clap::Args)]
+pub struct StatusArgs {
+    /// The folder of the CA. Default: that of the server.
+    #[arg(long, value_name = "FOLDER", conflicts_with = "admin")]
+    pub(crate) data_dir: Option<PathBuf>,
+
+    /// Ask this admin listener instead. It answers on its own machine only.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) admin: Option<SocketAddr>,
+
+    /// Print the object of /debug.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// What to do with a policy file.
@@ -194,9 +212,9 @@ pub(crate) enum PolicyVerb {
 /// What a token says.
 #[derive(Debug, clap::Args)]
 pub struct TokenArgs {
-    /// The folder of the CA.
-    #[arg(long, value_name = "FOLDER", default_value = DEFAULT_DATA_DIR)]
-    pub(crate) data_dir: PathBuf,
+    /// The folder of the CA. Default: that of the server.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) data_dir: Option<PathBuf>,
 
     /// The namespace of the workload.
     #[arg(long)]

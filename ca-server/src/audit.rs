@@ -4,7 +4,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use ca_auth::{Caller, Evidence, RuleName, Source};
 use ca_core::IssuedChain;
@@ -18,8 +19,32 @@ use crate::status::IssueError;
 #[derive(Debug)]
 pub(crate) struct AuditLog {
     /// Held for one write: lines of two requests do not mix.
-    file: Mutex<RotatedFile>,
+    state: Mutex<State>,
     on_failure: OnFailure,
+}
+
+#[derive(Debug)]
+struct State {
+    file: RotatedFile,
+    failures: Failures,
+}
+
+/// What has gone wrong with the writing.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Failures {
+    pub(crate) count: u64,
+    /// Whether the last record could not be written.
+    pub(crate) is_failing: bool,
+    pub(crate) last: Option<(Instant, String)>,
+}
+
+/// How it goes, for people and metrics.
+#[derive(Clone, Debug)]
+pub(crate) struct AuditStatus {
+    pub(crate) path: PathBuf,
+    pub(crate) on_failure: OnFailure,
+    pub(crate) bytes: u64,
+    pub(crate) failures: Failures,
 }
 
 /// What becomes of a certificate that cannot be recorded.
@@ -38,7 +63,10 @@ impl AuditLog {
         on_failure: OnFailure,
     ) -> io::Result<Self> {
         Ok(Self {
-            file: Mutex::new(RotatedFile::open(path, limits)?),
+            state: Mutex::new(State {
+                file: RotatedFile::open(path, limits)?,
+                failures: Failures::default(),
+            }),
             on_failure,
         })
     }
@@ -47,17 +75,31 @@ impl AuditLog {
     pub(crate) fn write(&self, record: &Record<'_>) -> Result<(), AuditError> {
         let mut line = serde_json::to_vec(record).map_err(|error| AuditError(error.to_string()))?;
         line.push(b'\n');
-        let mut file = self
-            .file
+        let mut state = self
+            .state
             .lock()
             .map_err(|_| AuditError("an earlier write panicked".into()))?;
-        let Err(error) = file.write(&line) else {
+        let written = state.file.write(&line);
+        state.failures.is_failing = written.is_err();
+        let Err(error) = written else {
             return Ok(());
         };
-        tracing::error!(path = %file.path.display(), "audit record not written: {error}");
+        state.failures.count += 1;
+        state.failures.last = Some((Instant::now(), error.to_string()));
+        tracing::error!(path = %state.file.path.display(), "audit record not written: {error}");
         match self.on_failure {
             OnFailure::Release => Ok(()),
             OnFailure::Refuse => Err(AuditError(error.to_string())),
+        }
+    }
+
+    pub(crate) fn status(&self) -> AuditStatus {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        AuditStatus {
+            path: state.file.path.clone(),
+            on_failure: self.on_failure,
+            bytes: state.file.bytes,
+            failures: state.failures.clone(),
         }
     }
 }
@@ -363,6 +405,8 @@ mod tests {
             let log = AuditLog::open(Path::new("/dev/full"), limits, on_failure).unwrap();
             let written = log.write(&Record::new(now(), &evidence, None, &outcome));
             assert_eq!(written.is_ok(), released, "{on_failure:?}");
+            let failures = log.status().failures;
+            assert!(failures.count == 1 && failures.is_failing && failures.last.is_some());
         }
     }
 }

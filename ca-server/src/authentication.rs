@@ -80,20 +80,20 @@ fn jwt(
     })
 }
 
-/// Who may have what: by the policy, or its own names alone.
+/// Who may have what: by the policy, or its own names alone. With the file that is followed.
 pub(crate) fn authorizer(
-    policy: Option<PathBuf>,
+    policy: Option<&PathBuf>,
     trust_domain: &TrustDomain,
-) -> Result<Authorizer, AuthenticatorsError> {
-    let Some(path) = policy else {
-        return Ok(Authorizer::own_names());
+) -> Result<(Authorizer, Option<FollowedFiles<Policy>>), AuthenticatorsError> {
+    let Some(path) = policy.cloned() else {
+        return Ok((Authorizer::own_names(), None));
     };
     let mesh = trust_domain.clone();
     let file = follow(path, "policy", move |content| {
         let text = str::from_utf8(content).map_err(|error| error.to_string())?;
         Policy::parse(text, &mesh).map_err(|error| error.to_string())
     })?;
-    Ok(Authorizer::by_policy_file(file))
+    Ok((Authorizer::by_policy_file(file.clone()), Some(file)))
 }
 
 /// Follows a file, and says in the log when it is replaced and when what it holds is not taken.

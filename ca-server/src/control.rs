@@ -1,16 +1,18 @@
 //! Orders from an operator to a running server: one line in, one answer out, over a Unix socket in the data folder that
 //! only the owner of the CA's key can open.
 
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ValueEnum as _;
+use time::OffsetDateTime;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::authority::rotator::{RotationStep, RotatorHandle};
+use crate::observed::Observed;
 
 /// The socket of a data folder.
 pub(crate) fn path(data_dir: &Path) -> PathBuf {
@@ -29,14 +31,14 @@ pub(crate) fn bind(data_dir: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Answers for as long as the server runs. Without a rotator the CA's key is not ours to change.
-pub(crate) async fn serve(listener: UnixListener, rotator: Option<RotatorHandle>) {
+/// Answers for as long as the server runs.
+pub(crate) async fn serve(listener: UnixListener, observed: Observed) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let rotator = rotator.clone();
+                let observed = observed.clone();
                 tokio::spawn(async move {
-                    let answered = tokio::time::timeout(DEADLINE, answer(stream, rotator)).await;
+                    let answered = tokio::time::timeout(DEADLINE, answer(stream, observed)).await;
                     if let Ok(Err(error)) = answered {
                         tracing::debug!("control connection: {error}");
                     }
@@ -50,20 +52,36 @@ pub(crate) async fn serve(listener: UnixListener, rotator: Option<RotatorHandle>
     }
 }
 
-async fn answer(stream: UnixStream, rotator: Option<RotatorHandle>) -> io::Result<()> {
+async fn answer(stream: UnixStream, observed: Observed) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     BufReader::new(read.take(LONGEST_ORDER))
         .read_line(&mut line)
         .await?;
-    let text = match obey(line.trim(), rotator).await {
+    let text = match obey(line.trim(), observed).await {
         Ok(text) => format!("{OK}{text}\n"),
         Err(text) => format!("{FAILED}{text}\n"),
     };
     write.write_all(text.as_bytes()).await
 }
 
-async fn obey(order: &str, rotator: Option<RotatorHandle>) -> Result<String, String> {
+async fn obey(order: &str, observed: Observed) -> Result<String, String> {
+    if order == STATUS {
+        return Ok(status(&observed).await);
+    }
+    rotate(order, observed.rotator).await
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an edge: the question is about now"
+)]
+async fn status(observed: &Observed) -> String {
+    observed.report(OffsetDateTime::now_utc()).await.to_json()
+}
+
+/// Without a rotator the CA's key is not ours to change.
+async fn rotate(order: &str, rotator: Option<RotatorHandle>) -> Result<String, String> {
     let step = order
         .strip_prefix("rotate ")
         .and_then(|step| RotationStep::from_str(step, false).ok());
@@ -76,10 +94,63 @@ async fn obey(order: &str, rotator: Option<RotatorHandle>) -> Result<String, Str
         .map_err(|error| error.to_string())
 }
 
+/// Gives an order to the server that runs on a folder, and waits for the answer.
+///
+/// # Errors
+/// When none runs there, or it says no.
+pub(crate) fn order(data_dir: &Path, order: &str) -> Result<String, OrderError> {
+    let path = path(data_dir);
+    let io = |cause| OrderError::Io {
+        path: path.clone(),
+        cause,
+    };
+    let stream = std::os::unix::net::UnixStream::connect(&path);
+    let mut stream = stream.map_err(|cause| match cause.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => OrderError::NotRunning {
+            folder: data_dir.into(),
+        },
+        _ => io(cause),
+    })?;
+    stream.set_read_timeout(Some(DEADLINE)).map_err(io)?;
+    writeln!(stream, "{order}").map_err(io)?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).map_err(io)?;
+    match (answer.strip_prefix(OK), answer.strip_prefix(FAILED)) {
+        (Some(good), _) => Ok(good.into()),
+        (None, Some(refusal)) => Err(OrderError::Refused(refusal.trim().into())),
+        (None, None) => Err(OrderError::Refused("the server gave no answer".into())),
+    }
+}
+
+/// Why an order was not carried out.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum OrderError {
+    /// Nobody holds the folder.
+    #[error("{}: no ca-server runs on it", folder.display())]
+    NotRunning {
+        /// The data folder.
+        folder: PathBuf,
+    },
+    /// The server cannot be asked.
+    #[error("{}: {cause}", path.display())]
+    Io {
+        /// The control socket.
+        path: PathBuf,
+        /// The system's reason.
+        cause: io::Error,
+    },
+    /// The server says no.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// The order that asks how the server is, as JSON.
+pub(crate) const STATUS: &str = "status";
 /// In front of an answer that is good.
-pub(crate) const OK: &str = "ok\n";
+const OK: &str = "ok\n";
 /// In front of a refusal.
-pub(crate) const FAILED: &str = "failed\n";
+const FAILED: &str = "failed\n";
 const LONGEST_ORDER: u64 = 256;
-pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(30);
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(100);

@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use ca_server::{App, Args, Command, Config};
+use ca_server::{App, Args, Config};
 use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -19,7 +19,7 @@ fn main() -> ExitCode {
         tracing::warn!("{error}");
     }
     match run(args) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             // One line, with the causes behind each other: what an operator reads first.
             eprintln!("ca-server: {error:#}");
@@ -28,12 +28,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: Args) -> anyhow::Result<()> {
-    match &args.command {
-        None => {}
-        Some(Command::Token(token)) => return Ok(ca_server::print_token(token)?),
-        Some(Command::Rotate(rotation)) => return Ok(ca_server::rotate(rotation)?),
-        Some(Command::Policy(policy)) => return Ok(ca_server::policy(policy)?),
+fn run(args: Args) -> anyhow::Result<ExitCode> {
+    if let Some(command) = &args.command {
+        return ca_server::run_command(command, &args);
     }
     let config = Config::try_from(args)?;
     tokio::runtime::Builder::new_multi_thread()
@@ -53,6 +50,6 @@ fn run(args: Args) -> anyhow::Result<()> {
                 }
             })
             .await?;
-            Ok(())
+            Ok(ExitCode::SUCCESS)
         })
 }

@@ -97,6 +97,13 @@ impl Metrics {
         self.issuance_seconds.observe(took.as_secs_f64());
     }
 
+    pub(crate) fn counted(&self) -> Counted {
+        Counted {
+            received: self.csr_count.0.get(),
+            issued: self.issued.0.get(),
+        }
+    }
+
     pub(crate) fn refused(&self, refused: Refused) {
         let error = match refused {
             Refused::Authentication => {
@@ -122,6 +129,13 @@ impl Metrics {
         encode(&mut text, &self.registry)?;
         Ok(text)
     }
+}
+
+/// How many requests there were.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Counted {
+    pub(crate) received: u64,
+    pub(crate) issued: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -20,18 +20,20 @@ use crate::admission::{Admission, NotDone, Priority};
 use crate::audit::{AuditLog, Record};
 use crate::evidence::{self, Wish};
 use crate::metrics::Metrics;
+use crate::refusals::{Refusals, Refused};
 use crate::status::IssueError;
 
 /// `istio.v1.auth.IstioCertificateService`.
 #[derive(Debug)]
 pub struct Service {
-    pub(crate) authenticators: Authenticators,
+    pub(crate) authenticators: Arc<Authenticators>,
     pub(crate) authorizer: Authorizer,
     pub(crate) ttl: TtlPolicy,
     pub(crate) admission: Admission,
     pub(crate) authority: Arc<dyn CertificateAuthority>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) audit: Option<AuditLog>,
+    pub(crate) audit: Option<Arc<AuditLog>>,
+    pub(crate) refusals: Arc<Refusals>,
 }
 
 impl Service {
@@ -129,6 +131,8 @@ impl Service {
             }
             Err(error) => {
                 self.metrics.refused(error.refused());
+                let refused = Refused::new(now, evidence, caller.as_ref(), error);
+                self.refusals.add(refused);
                 let caller = caller.as_ref().map(|c| c.identities.as_slice());
                 tracing::warn!(
                     peer,

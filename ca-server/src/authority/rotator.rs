@@ -123,7 +123,7 @@ impl Rotator {
     async fn step(&mut self, step: RotationStep) -> Result<Report, StepError> {
         let (now, state) = (OffsetDateTime::now_utc(), &self.stored.state);
         let next = match step {
-            RotationStep::Status => return Ok(Report::of(state)),
+            RotationStep::Status => return Ok(self.report()),
             RotationStep::Prepare => {
                 state.prepare(&self.params, kind_of(state), &AWS_LC_RS, now)?
             }
@@ -148,9 +148,17 @@ impl Rotator {
         self.bundles
             .succeed(bundle)
             .map_err(|e| StepError::Unusable(e.to_string()))?;
-        let report = Report::of(&self.stored.state);
+        let report = self.report();
         tracing::info!(?step, stage = report.stage, "root rotation");
         Ok(report)
+    }
+
+    fn report(&self) -> Report {
+        let state = &self.stored.state;
+        Report {
+            next: self.policy.and_then(|policy| policy.next(state)),
+            ..Report::of(state)
+        }
     }
 
     /// Somebody else was quicker: what it has done is the state of this CA.
@@ -181,9 +189,12 @@ fn kind_of(state: &AuthorityState) -> KeyKind {
 /// Where a rotation stands, for a person.
 #[derive(Debug)]
 pub(crate) struct Report {
-    stage: &'static str,
-    since: Option<OffsetDateTime>,
-    roots: Vec<(String, OffsetDateTime, &'static str)>,
+    pub(crate) stage: &'static str,
+    pub(crate) since: Option<OffsetDateTime>,
+    /// What comes next without an operator, and from when on.
+    pub(crate) next: Option<(RotationAction, OffsetDateTime)>,
+    /// Fingerprint, end and role.
+    pub(crate) roots: Vec<(String, OffsetDateTime, &'static str)>,
 }
 
 impl Report {
@@ -204,6 +215,7 @@ impl Report {
         Self {
             stage: state.rotation().name(),
             since,
+            next: None,
             roots: roots
                 .map(|root| (root.fingerprint(), root.not_after(), role(root)))
                 .collect(),

@@ -11,7 +11,7 @@ use crate::args::{PolicyArgs, PolicyVerb};
 ///
 /// # Errors
 /// When the file cannot be read or is no policy.
-pub fn policy(args: &PolicyArgs) -> Result<(), PolicyFileError> {
+pub(super) fn policy(args: &PolicyArgs) -> Result<(), PolicyFileError> {
     let PolicyVerb::Check { file, trust_domain } = &args.verb;
     let text = std::fs::read_to_string(file).map_err(|cause| PolicyFileError::Read {
         path: file.clone(),
@@ -36,7 +36,7 @@ pub fn policy(args: &PolicyArgs) -> Result<(), PolicyFileError> {
 /// What is wrong with a policy file.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum PolicyFileError {
+pub(super) enum PolicyFileError {
     /// The system refuses, or it is not text.
     Read {
         /// The file.

@@ -17,9 +17,9 @@ use crate::private_file::{self, Readers};
     clippy::disallowed_methods,
     reason = "an edge: the token's dates are those of the person who types"
 )]
-pub fn print_token(args: &TokenArgs) -> Result<(), TokenKeyError> {
-    let issuer = load(&args.data_dir)?.ok_or_else(|| TokenKeyError::None {
-        folder: args.data_dir.clone(),
+pub(super) fn print_token(args: &TokenArgs, data_dir: &Path) -> Result<(), TokenKeyError> {
+    let issuer = load(data_dir)?.ok_or_else(|| TokenKeyError::None {
+        folder: data_dir.into(),
     })?;
     let account = ServiceAccount::new(&args.namespace, &args.service_account)
         .map_err(TokenKeyError::Account)?;

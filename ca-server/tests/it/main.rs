@@ -11,5 +11,6 @@ mod authority;
 mod client;
 mod issuance;
 mod issuer;
+mod operation;
 mod process;
 mod running;

@@ -87,12 +87,17 @@ impl Running {
 
     /// One page of the admin listener: status line and body.
     pub(crate) fn get(&self, path: &str) -> (String, String) {
+        self.get_as(path, &self.admin)
+    }
+
+    /// The same under another name of the host.
+    pub(crate) fn get_as(&self, path: &str, host: &str) -> (String, String) {
         use std::io::Write as _;
         let mut stream = std::net::TcpStream::connect(&self.admin).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         write!(
             stream,
-            "GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n"
+            "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
         )
         .unwrap();
         let mut text = String::new();
@@ -114,14 +119,14 @@ pub(crate) fn data_dir(folder: &TempDir) -> PathBuf {
 }
 
 pub(crate) fn spawn(data_dir: &Path, flags: &[&str]) -> Child {
-    Command::new(PROGRAM)
-        .args([
-            "--listen",
-            "127.0.0.1:0",
-            "--admin-listen",
-            "127.0.0.1:0",
-            "--data-dir",
-        ])
+    let mut command = Command::new(PROGRAM);
+    for listener in ["--listen", "--admin-listen"] {
+        if !flags.contains(&listener) {
+            command.args([listener, "127.0.0.1:0"]);
+        }
+    }
+    command
+        .arg("--data-dir")
         .arg(data_dir)
         .args(flags)
         .stdout(Stdio::piped())

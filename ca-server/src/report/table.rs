@@ -1,0 +1,167 @@
+//! A report for a person at a terminal.
+
+use std::fmt;
+
+use super::{
+    AuthenticatorReport, CaReport, CertificateReport, FilesReport, Report, RequestsReport,
+};
+use crate::refusals::Refused;
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = if self.readiness.ready {
+            "ready"
+        } else {
+            "not ready"
+        };
+        writeln!(f, "ca-server {}: {verdict}", self.version)?;
+        for missing in &self.readiness.missing {
+            line(f, "missing", missing)?;
+        }
+        for note in &self.readiness.notes {
+            line(f, "note", note)?;
+        }
+        line(f, "trust domain", &self.trust_domain)?;
+        line(f, "started", &self.started)?;
+        self.ca.fmt(f)?;
+        for serving in &self.serving_certificates {
+            writeln!(f, "\nserving certificate of {}", serving.name)?;
+            line(f, "names", &serving.names.join(", "))?;
+            certificate(f, "", &serving.certificate)?;
+            optional(f, "renewal", serving.renewal.as_deref())?;
+            optional(f, "LAST FAILURE", serving.last_failure.as_deref())?;
+        }
+        writeln!(f, "\ncallers")?;
+        for authenticator in &self.authenticators {
+            authenticator.fmt(f)?;
+        }
+        if let Some(policy) = &self.policy {
+            let (allow, deny, limit) = (policy.allow, policy.deny, policy.limit);
+            let rules = format!("{allow} allow, {deny} deny, {limit} limit");
+            line(f, "policy", &rules)?;
+            files(f, &policy.file)?;
+        }
+        self.requests.fmt(f)?;
+        if let Some(audit) = &self.audit {
+            let failures = audit.failures;
+            let required = if audit.required { ", required" } else { "" };
+            let text = format!("{}{required}, {failures} not written", audit.path);
+            line(f, "audit log", &text)?;
+            if let Some(failure) = &audit.last_failure {
+                line(
+                    f,
+                    "LAST FAILURE",
+                    &format!("{} {}", failure.time, failure.reason),
+                )?;
+            }
+        }
+        if !self.refusals.is_empty() {
+            writeln!(f, "\nlast refusals")?;
+        }
+        self.refusals.iter().try_for_each(|refused| refused.fmt(f))
+    }
+}
+
+impl fmt::Display for CaReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\nCA, {}", self.kind)?;
+        line(f, "bundle", &self.generation.to_string())?;
+        certificate(f, "signs", &self.signing_certificate)?;
+        for each in &self.chain {
+            certificate(f, "chain", each)?;
+        }
+        for root in &self.roots {
+            certificate(f, &format!("root {}", root.role), &root.certificate)?;
+        }
+        if let Some(rotation) = &self.rotation {
+            let since = rotation.since.as_ref();
+            let since = since.map_or(String::new(), |since| format!(" since {since}"));
+            let next = rotation.next.as_ref().map_or_else(
+                || "nothing by itself".into(),
+                |next| format!("{} from {}", next.step, next.at),
+            );
+            line(f, "rotation", &format!("{}{since}", rotation.stage))?;
+            line(f, "next step", &next)?;
+        }
+        self.files.as_ref().map_or(Ok(()), |each| files(f, each))
+    }
+}
+
+impl fmt::Display for AuthenticatorReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let issuer = self.issuer.as_ref();
+        let issuer = issuer.map_or(String::new(), |issuer| format!(" of {issuer}"));
+        let Some(keys) = &self.keys else {
+            return line(f, "believed", &format!("{}{issuer}", self.name));
+        };
+        let count = keys.fingerprints.len();
+        let source = keys.source.as_ref();
+        let source = source.map_or(String::new(), |source| format!(" from {source}"));
+        let age = keys.age_seconds;
+        let age = age.map_or(String::new(), |age| format!(", {age} s old"));
+        let text = format!("{}{issuer}: {count} keys{source}{age}", self.name);
+        line(f, "believed", &text)?;
+        optional(f, "LAST ERROR", keys.last_error.as_deref())
+    }
+}
+
+impl fmt::Display for RequestsReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\nrequests")?;
+        for (label, count) in [
+            ("received", self.received),
+            ("issued", self.issued),
+            ("refused", self.refused),
+            ("waiting", self.waiting),
+            ("turned away", self.turned_away),
+        ] {
+            line(f, label, &count.to_string())?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let peer = self.peer.as_deref().unwrap_or("unknown peer");
+        let caller = self.caller.join(", ");
+        line(f, &self.time, format!("{peer}  {caller}").trim_end())?;
+        line(f, "", &self.reason)
+    }
+}
+
+fn certificate(f: &mut fmt::Formatter<'_>, label: &str, is: &CertificateReport) -> fmt::Result {
+    let first = format!("{}, until {}, serial {}", is.key, is.not_after, is.serial);
+    line(f, label, &first)?;
+    line(f, "", &format!("SHA-256 {}", is.fingerprint_sha256))
+}
+
+fn files(f: &mut fmt::Formatter<'_>, files: &FilesReport) -> fmt::Result {
+    let loaded = files.loaded.as_deref().unwrap_or("at the start");
+    let (loads, refusals) = (files.loads, files.refusals);
+    line(f, "files", &files.path)?;
+    let counts = format!("{loaded}; taken {loads} times, refused {refusals} times");
+    line(f, "last taken", &counts)?;
+    let Some(refusal) = &files.last_refusal else {
+        return Ok(());
+    };
+    let label = if files.is_refused {
+        "NOT TAKEN NOW"
+    } else {
+        "last refused"
+    };
+    line(f, label, &format!("{} {}", refusal.time, refusal.reason))
+}
+
+fn optional(f: &mut fmt::Formatter<'_>, label: &str, value: Option<&str>) -> fmt::Result {
+    value.map_or(Ok(()), |value| line(f, label, value))
+}
+
+/// Control characters would let a caller write on the terminal of whoever looks.
+fn line(f: &mut fmt::Formatter<'_>, label: &str, value: &str) -> fmt::Result {
+    let value: String = value
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    writeln!(f, "  {label:<20}  {value}")
+}
