@@ -15,8 +15,12 @@
 //! - What comes back is what was asked for. Only [`ScreenedRequest::accept`] turns it into an answer.
 //!
 //! A backend implements [`ca_core::CertificateAuthority`], so a server does not know whether it is a CA or
-//! an RA. No backend is in this crate yet. It never asks who is calling: the names in a
-//! [`SigningRequest`](ca_core::SigningRequest) have been granted before.
+//! an RA. It never asks who is calling: the names in a [`SigningRequest`](ca_core::SigningRequest) have been
+//! granted before.
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `istio` | `IstioUpstream`, which asks another Istio-compatible CA, for workloads and for a CA below it |
 //!
 //! ```
 //! use std::time::Duration;
@@ -42,11 +46,18 @@
 //! # }
 //! ```
 
+#[cfg(feature = "istio")]
+mod istio;
 mod returned;
 mod screen;
 
 #[cfg(test)]
 mod odd_certificates;
 
-pub use returned::ReturnedError;
+#[cfg(feature = "istio")]
+pub use istio::{
+    AnswerError, IstioUpstream, TokenError, UpstreamAddress, UpstreamAddressError, UpstreamConfig,
+    UpstreamCredential, UpstreamError,
+};
+pub use returned::{ReturnedError, accept_authority};
 pub use screen::{ScreenError, ScreenedRequest};

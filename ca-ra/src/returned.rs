@@ -1,8 +1,8 @@
 //! Is what came back what was asked for?
 
 use ca_core::{
-    Certificate, CertificateChain, ChainError, IssuedChain, SignError, SpiffeId, SubjectName,
-    TrustBundle,
+    Certificate, CertificateChain, ChainError, IssuedChain, PublicKey, SignError, SpiffeId,
+    SubjectName, TrustBundle,
 };
 use time::{Duration, OffsetDateTime};
 
@@ -29,9 +29,7 @@ impl ScreenedRequest {
         now: OffsetDateTime,
     ) -> Result<IssuedChain, ReturnedError> {
         let leaf = chain.leaf();
-        if leaf.public_key() != self.csr().public_key() {
-            return Err(ReturnedError::OtherKey);
-        }
+        check_key(leaf, self.csr().public_key())?;
         let name_alone = [SubjectName::Spiffe(self.name().clone())];
         if leaf.names() != name_alone || leaf.other_names() > 0 {
             return Err(ReturnedError::OtherNames {
@@ -43,30 +41,97 @@ impl ScreenedRequest {
         if leaf.is_ca() {
             return Err(ReturnedError::IsCa);
         }
-        if !leaf.is_valid_at(now) {
-            return Err(ReturnedError::NotValidNow {
-                from: leaf.not_before(),
-                until: leaf.not_after(),
-            });
-        }
-        // A lifetime beyond the calendar is kept by every certificate.
-        let asked = Duration::try_from(self.request().lifetime()).unwrap_or(Duration::MAX);
-        let latest = asked
-            .checked_add(Self::LATER_THAN_ASKED)
-            .and_then(|longest| now.checked_add(longest));
-        match latest {
-            Some(latest) if leaf.not_after() > latest => {
-                return Err(ReturnedError::TooLong {
-                    until: leaf.not_after(),
-                    latest,
-                });
-            }
-            _ => {}
-        }
-        let chain = in_order(chain)?;
-        chain.verify(roots, now)?;
-        Ok(IssuedChain::new(chain, roots.clone()))
+        check_dates(leaf, Some(self.request().lifetime()), now)?;
+        lead_to_roots(chain, roots, now)
     }
+}
+
+/// Checks the certificate that a signer made of `key` as a CA below its own, as of `now`.
+///
+/// It must be of that key and of a CA whose life has begun, and that ends no later than `lifetime` from now, where that
+/// was said; and it must lead to one of `roots`. **What it may sign is still to be tried**, as
+/// [`ca_core::KeyCertBundle::new`] does: a constraint of a CA above may forbid all that would be asked of it.
+///
+/// # Errors
+/// [`ReturnedError`] names the first difference.
+pub fn accept_authority(
+    key: &PublicKey,
+    lifetime: Option<std::time::Duration>,
+    chain: &CertificateChain,
+    roots: &TrustBundle,
+    now: OffsetDateTime,
+) -> Result<IssuedChain, ReturnedError> {
+    let certificate = chain.leaf();
+    check_key(certificate, key)?;
+    if !certificate.is_ca() {
+        return Err(ReturnedError::NotCa);
+    }
+    // A path is judged by what stands at its end, which here is not at its end.
+    if certificate.is_self_issued() {
+        return Err(ReturnedError::SelfIssued);
+    }
+    check_dates(certificate, lifetime, now)?;
+    let chain = in_order(chain)?;
+    Ok(IssuedChain::new(chain, roots.clone()))
+}
+
+/// Checks a certificate of `key` that is wanted for what comes with it: it must lead to one of `roots`.
+#[cfg(feature = "istio")]
+pub(crate) fn accept_any_name(
+    key: &PublicKey,
+    chain: &CertificateChain,
+    roots: &TrustBundle,
+    now: OffsetDateTime,
+) -> Result<IssuedChain, ReturnedError> {
+    check_key(chain.leaf(), key)?;
+    if chain.leaf().is_ca() {
+        return Err(ReturnedError::IsCa);
+    }
+    lead_to_roots(chain, roots, now)
+}
+
+fn check_key(certificate: &Certificate, key: &PublicKey) -> Result<(), ReturnedError> {
+    if certificate.public_key() == key {
+        Ok(())
+    } else {
+        Err(ReturnedError::OtherKey)
+    }
+}
+
+fn check_dates(
+    certificate: &Certificate,
+    lifetime: Option<std::time::Duration>,
+    now: OffsetDateTime,
+) -> Result<(), ReturnedError> {
+    if !certificate.is_valid_at(now) {
+        return Err(ReturnedError::NotValidNow {
+            from: certificate.not_before(),
+            until: certificate.not_after(),
+        });
+    }
+    // A lifetime beyond the calendar is kept by every certificate.
+    let latest = lifetime.and_then(|lifetime| {
+        let asked = Duration::try_from(lifetime).unwrap_or(Duration::MAX);
+        let longest = asked.checked_add(ScreenedRequest::LATER_THAN_ASKED)?;
+        now.checked_add(longest)
+    });
+    match latest {
+        Some(latest) if certificate.not_after() > latest => Err(ReturnedError::TooLong {
+            until: certificate.not_after(),
+            latest,
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn lead_to_roots(
+    chain: &CertificateChain,
+    roots: &TrustBundle,
+    now: OffsetDateTime,
+) -> Result<IssuedChain, ReturnedError> {
+    let chain = in_order(chain)?;
+    chain.verify(roots, now)?;
+    Ok(IssuedChain::new(chain, roots.clone()))
 }
 
 /// Why a certificate from a signer is not released.
@@ -89,6 +154,15 @@ pub enum ReturnedError {
     /// Its holder could sign certificates.
     #[error("the certificate is one of a CA")]
     IsCa,
+    /// Its holder could sign nothing.
+    #[error(
+        "the certificate is not one of a CA: the signer has answered with an ordinary one, as those do that do not know \
+         the wish or do not grant it"
+    )]
+    NotCa,
+    /// A CA under the name of the CA above it.
+    #[error("the certificate of the CA has the name of its own issuer, or is self-signed")]
+    SelfIssued,
     /// Expired, or not begun.
     #[error("the certificate is valid from {from} to {until}, which is not now")]
     NotValidNow {

@@ -24,7 +24,7 @@ const OURS: [Member; 8] = [
     },
     Member {
         name: "ca-ra",
-        may_import: &["ca-core"],
+        may_import: &["ca-core", "ca-proto"],
     },
     Member {
         name: "ca-server",
@@ -76,7 +76,7 @@ const NOT_DECLARED: [Ban; 3] = [
 ];
 
 /// What must not be anywhere below a crate, with its default features.
-const NOT_IN_TREE: [Ban; 3] = [
+const NOT_IN_TREE: [Ban; 4] = [
     Ban {
         name: "ca-core",
         banned: &["tokio", "tonic", "prost", "clap", "kube", "rustls", "hyper"],
@@ -86,6 +86,11 @@ const NOT_IN_TREE: [Ban; 3] = [
         name: "ca-auth",
         banned: &["tonic", "prost", "hyper"],
         because: "whoever embeds it brings a transport of their own",
+    },
+    Ban {
+        name: "ca-ra",
+        banned: &["tokio", "tonic", "prost", "rustls", "hyper"],
+        because: "screening needs no network; each signer that does is a feature",
     },
     Ban {
         name: "sds-agent",
