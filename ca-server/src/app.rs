@@ -30,6 +30,7 @@ use crate::authority::local::OffloadingAuthority;
 use crate::authority::plugged::{self, PluggedError};
 use crate::authority::rotator::{Rotator, RotatorHandle};
 use crate::authority::self_signed::{self, Origin, SelfSignedError};
+use crate::authority::subordinate::SubordinateAuthorities;
 use crate::config::{Config, Tokens};
 use crate::control;
 use crate::metrics::Metrics;
@@ -183,6 +184,10 @@ impl App {
             authorizer,
             ttl: config.ttl,
             admission,
+            subordinates: SubordinateAuthorities::new(
+                authority.clone(),
+                config.trust_domain.clone(),
+            ),
             authority: Arc::new(OffloadingAuthority::new(authority)),
             metrics: Arc::clone(&metrics),
             audit: observed.audit.clone(),

@@ -148,6 +148,9 @@ struct CertificateRecord {
     not_before: String,
     not_after: String,
     ttl_seconds: i64,
+    /// There if it is the certificate of a CA.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    ca: bool,
 }
 
 impl<'a> Record<'a> {
@@ -210,6 +213,7 @@ impl CertificateRecord {
             not_before: shown(leaf.not_before()),
             not_after: shown(leaf.not_after()),
             ttl_seconds: (leaf.not_after() - now).whole_seconds(),
+            ca: leaf.is_ca(),
         }
     }
 }

@@ -4,3 +4,4 @@ pub(crate) mod local;
 pub(crate) mod plugged;
 pub(crate) mod rotator;
 pub(crate) mod self_signed;
+pub(crate) mod subordinate;

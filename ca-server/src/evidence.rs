@@ -17,13 +17,16 @@ pub(crate) struct Wish {
     pub(crate) ttl: Option<Duration>,
     pub(crate) on_behalf_of: Option<String>,
     pub(crate) signer: Option<String>,
+    /// It wishes to be a CA below this one. Not a key of Istio's: its CA certifies no other by this service.
+    pub(crate) authority: bool,
 }
 
 /// Takes a request apart.
 pub(crate) fn read(request: Request<IstioCertificateRequest>) -> (Evidence, Wish) {
     let evidence = read_evidence(&request);
     let message = request.into_inner();
-    let metadata = |key: &str| match message.metadata.as_ref()?.fields.get(key)?.kind.as_ref()? {
+    let value = |key: &str| message.metadata.as_ref()?.fields.get(key)?.kind.as_ref();
+    let metadata = |key: &str| match value(key)? {
         Kind::StringValue(text) if !text.is_empty() => Some(text.clone()),
         _ => None,
     };
@@ -34,6 +37,8 @@ pub(crate) fn read(request: Request<IstioCertificateRequest>) -> (Evidence, Wish
             .map(Duration::from_secs),
         on_behalf_of: metadata("ImpersonatedIdentity"),
         signer: metadata("CertSigner"),
+        // Nothing but the plain value: whoever writes it otherwise means something else.
+        authority: matches!(value(CERTIFICATE_AUTHORITY), Some(Kind::BoolValue(true))),
         csr_pem: message.csr,
     };
     (evidence, wish)
@@ -76,6 +81,9 @@ fn client_chain(tls: &TlsConnectInfo<TcpConnectInfo>) -> Option<CertificateChain
     let mut all = read.collect::<Result<Vec<_>, _>>().ok()?;
     (!all.is_empty()).then(|| CertificateChain::new(all.remove(0), all))
 }
+
+/// In the metadata, with the value `true`: the wish to be certified as a CA.
+const CERTIFICATE_AUTHORITY: &str = "CertificateAuthority";
 
 #[cfg(test)]
 mod tests {
@@ -147,6 +155,20 @@ mod tests {
         ))
         .1;
         assert_eq!(wish.on_behalf_of, None);
+    }
+
+    #[test]
+    fn the_wish_to_be_a_ca_is_the_plain_value_true_and_nothing_like_it() {
+        let wishes = |key: &str, value| read(request(0, &[(key, value)])).1.authority;
+        assert!(wishes("CertificateAuthority", Kind::BoolValue(true)));
+        for (key, value) in [
+            ("CertificateAuthority", Kind::BoolValue(false)),
+            ("CertificateAuthority", Kind::StringValue("true".into())),
+            ("CertificateAuthority", Kind::NumberValue(1.0)),
+            ("certificateauthority", Kind::BoolValue(true)),
+        ] {
+            assert!(!wishes(key, value.clone()), "{key} {value:?}");
+        }
     }
 
     #[test]

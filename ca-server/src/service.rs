@@ -18,10 +18,13 @@ use tonic::{Request, Response, Status};
 
 use crate::admission::{Admission, NotDone, Priority};
 use crate::audit::{AuditLog, Record};
+use crate::authority::subordinate::SubordinateAuthorities;
 use crate::evidence::{self, Wish};
 use crate::metrics::Metrics;
 use crate::refusals::{Refusals, Refused};
 use crate::status::IssueError;
+
+mod subordinate;
 
 /// `istio.v1.auth.IstioCertificateService`.
 #[derive(Debug)]
@@ -31,6 +34,8 @@ pub struct Service {
     pub(crate) ttl: TtlPolicy,
     pub(crate) admission: Admission,
     pub(crate) authority: Arc<dyn CertificateAuthority>,
+    /// For those whom the policy lets be a CA below this one.
+    pub(crate) subordinates: SubordinateAuthorities,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) audit: Option<Arc<AuditLog>>,
     pub(crate) refusals: Arc<Refusals>,
@@ -40,6 +45,9 @@ impl Service {
     /// One request. Who is asked comes in the order in which a refusal helps the caller most and costs us least: identity
     /// before the signature of the CSR, its own mistakes before ours.
     async fn issue(&self, evidence: &Evidence, wish: Wish, now: OffsetDateTime) -> Outcome {
+        if wish.authority {
+            return self.issue_authority(evidence, wish, now).await;
+        }
         match self.decide(evidence, &wish, now).await {
             Ok(grant) => {
                 let (caller, rules) = (grant.caller().clone(), grant.rules().into());
@@ -125,7 +133,7 @@ impl Service {
                 tracing::info!(
                     names = ?leaf.names(), serial = leaf.serial(), not_after = %leaf.not_after(),
                     caller = ?caller.as_ref().map(|c| &c.source), by = caller.as_ref().map(|c| c.authenticator),
-                    rules = %shown(&rules),
+                    rules = %shown(&rules), ca = leaf.is_ca(),
                     peer, "issued"
                 );
             }

@@ -67,6 +67,10 @@ impl IssueError {
                 };
                 (code, "request authenticate failure".to_owned())
             }
+            Self::Authorization(AuthzError::NotAnAuthority { .. }) => (
+                Code::PermissionDenied,
+                "request for the certificate of a CA is not permitted".to_owned(),
+            ),
             Self::Authorization(_) => (
                 Code::Unauthenticated,
                 "request impersonation authentication failure".to_owned(),
@@ -75,6 +79,15 @@ impl IssueError {
             // It has the name, and so may know what its key should be.
             Self::Key(error) => (Code::InvalidArgument, signing_error(error)),
             Self::Ttl(error) => (Code::InvalidArgument, signing_error(error)),
+            // Who else was asked, and what they said, is not the caller's business.
+            Self::Sign(SignError::Unavailable(_)) => (
+                Code::Unavailable,
+                "CSR signing error (the signer is not available)".to_owned(),
+            ),
+            Self::Sign(SignError::BadAnswer(_)) => (
+                Code::Internal,
+                "CSR signing error (the signer sent what was not asked for)".to_owned(),
+            ),
             Self::Sign(error) => (sign_code(error), signing_error(error)),
             // What agents of Istio try again after, by themselves.
             Self::NotDone(error @ NotDone::TurnedAway) => {
@@ -150,6 +163,17 @@ mod tests {
                 "request impersonation authentication failure",
             ),
             (NotDone::TurnedAway.into(), Code::ResourceExhausted, "too many requests are waiting"),
+            (
+                SignError::Unavailable("upstream 10.0.0.1 said: secret".into()).into(),
+                Code::Unavailable,
+                "CSR signing error (the signer is not available)",
+            ),
+            (
+                SignError::BadAnswer("a leaf for somebody else".into()).into(),
+                Code::Internal,
+                "CSR signing error (the signer sent what was not asked for)",
+            ),
+            (nobody_is_a_ca().into(), Code::PermissionDenied, "request for the certificate of a CA is not permitted"),
         ];
         for (error, code, message) in cases {
             let status = error.to_status();
@@ -159,6 +183,14 @@ mod tests {
                 "{error:?}"
             );
         }
+    }
+
+    fn nobody_is_a_ca() -> AuthzError {
+        let name: ca_core::SpiffeId = "spiffe://cluster.local/ns/shop/sa/cart".parse().unwrap();
+        let source = ca_auth::Source::Token { issuer: None };
+        let caller = ca_auth::Caller::new("test", source, name.into(), now());
+        let authorizer = ca_auth::Authorizer::own_names();
+        authorizer.authorize_authority(caller, None).unwrap_err()
     }
 
     #[test]
