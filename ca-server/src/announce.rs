@@ -12,6 +12,8 @@ pub(crate) struct Announcement<'a> {
     pub(crate) trust_domain: &'a TrustDomain,
     pub(crate) serving: SocketAddr,
     pub(crate) admin: SocketAddr,
+    pub(crate) webhook: Option<SocketAddr>,
+    pub(crate) dns: Option<SocketAddr>,
     pub(crate) data_dir: &'a Path,
     pub(crate) root_file: &'a Path,
     pub(crate) root: &'a Certificate,
@@ -30,6 +32,12 @@ impl fmt::Display for Announcement<'_> {
         writeln!(f, "trust domain       {}", self.trust_domain)?;
         writeln!(f, "serving            {}", self.serving)?;
         writeln!(f, "admin              {}", self.admin)?;
+        if let Some(webhook) = self.webhook {
+            writeln!(f, "webhook            {webhook}")?;
+        }
+        if let Some(dns) = self.dns {
+            writeln!(f, "DNS over TLS       {dns}")?;
+        }
         writeln!(f, "root certificate   {root_file}")?;
         writeln!(f, "root fingerprint   SHA-256 {}", self.root.fingerprint())?;
         writeln!(f, "root expires       {expires}")?;

@@ -37,15 +37,17 @@ use crate::metrics::Metrics;
 use crate::observed::Observed;
 use crate::roots_file;
 use crate::service::Service;
-use crate::serving::{self, CurrentTls, Renewal, ServingError, ServingPlan};
+use crate::serving::{self, Serving, ServingError, dns, webhook};
 
 /// A server that is complete and holds its sockets, but does not answer yet.
 #[derive(Debug)]
 pub struct App {
     serving: TcpListener,
     admin: TcpListener,
-    tls: CurrentTls,
-    renewal: Renewal,
+    webhook: Option<TcpListener>,
+    dns: Option<TcpListener>,
+    dns_upstream: Option<SocketAddr>,
+    certificates: Serving,
     service: Service,
     admin_pages: Admin,
     bundles: BundleStore,
@@ -96,6 +98,8 @@ impl App {
         // Sockets first: a port that is taken is found out before a new root is made.
         let serving = bind(config.listen).await?;
         let admin = bind(config.admin_listen).await?;
+        let webhook = bind_where_wanted(config.serving.webhook).await?;
+        let dns = bind_where_wanted(config.serving.dns.map(|dns| dns.listen)).await?;
 
         let mut authentication = config.authentication;
         let policy_path = authentication.policy.take();
@@ -146,18 +150,19 @@ impl App {
             &config.data_dir,
         )?);
 
-        let plan = ServingPlan {
-            authority: authority.clone(),
-            names: config.serving_names,
-        };
-        let (tls, renewal) = serving::start(plan, now)?;
+        let certificates = config.serving.plan.carry_out(&authority, now)?;
         let files = match &kind {
             CaKind::Plugged(files, _) => Some(files.clone()),
             CaKind::SelfSigned(..) => None,
         };
         let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let admission = Admission::start(threads, config.admission).map_err(AppError::Threads)?;
-        let metrics = Metrics::new(bundles.clone(), files.clone(), admission.clone());
+        let metrics = Metrics::new(
+            bundles.clone(),
+            files.clone(),
+            admission.clone(),
+            certificates.statuses.clone(),
+        );
         let audit = config.audit.map(|audit| {
             let log = AuditLog::open(&audit.path, audit.limits, audit.on_failure);
             log.map(Arc::new).map_err(|cause| AppError::Audit {
@@ -196,8 +201,10 @@ impl App {
         Ok(Self {
             serving,
             admin,
-            tls,
-            renewal,
+            webhook,
+            dns,
+            dns_upstream: config.serving.dns.map(|dns| dns.upstream),
+            certificates,
             service,
             admin_pages: Admin { observed, metrics },
             bundles,
@@ -237,6 +244,8 @@ impl App {
             trust_domain: &self.trust_domain,
             serving,
             admin,
+            webhook: address(self.webhook.as_ref()),
+            dns: address(self.dns.as_ref()),
             data_dir: &self.data_dir,
             root_file: &self.root_file,
             root: &bundle.roots().certificates()[0],
@@ -257,10 +266,21 @@ impl App {
         };
         // What runs for as long as the server, and whose end is therefore a defect.
         let mut background = JoinSet::new();
-        background.spawn(named(
-            "renewal of the serving certificate",
-            serving::keep_renewed(self.renewal, self.tls.clone()),
-        ));
+        for keeper in self.certificates.keepers {
+            background.spawn(named("renewal of a serving certificate", keeper.run()));
+        }
+        // Those beside the one for certificate requests; they drain like it.
+        let mut listeners = JoinSet::new();
+        if let Some((listener, tls)) = self.webhook.zip(self.certificates.webhook) {
+            let served = webhook::serve(listener, tls, drained(draining.subscribe()));
+            listeners.spawn(named("webhook server", served));
+        }
+        if let (Some((listener, tls)), Some(upstream)) =
+            (self.dns.zip(self.certificates.dns), self.dns_upstream)
+        {
+            let served = dns::serve(listener, tls, upstream, draining.subscribe());
+            listeners.spawn(named("DNS server", served));
+        }
         background.spawn(named(
             "roots file",
             roots_file::keep_current(self.root_file, self.bundles.clone()),
@@ -285,7 +305,7 @@ impl App {
             self.admin_pages
                 .serve(self.admin, drained(draining.subscribe())),
         );
-        let connections = serving::tls_connections(self.serving, self.tls);
+        let connections = serving::tls_connections(self.serving, self.certificates.grpc);
         let server = Server::builder()
             .max_concurrent_streams(MAX_STREAMS)
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
@@ -298,6 +318,9 @@ impl App {
             () = end => tracing::info!("draining"),
             _ = &mut server => return Err(AppError::EndedEarly("gRPC server")),
             _ = &mut admin => return Err(AppError::EndedEarly("admin server")),
+            Some(ended) = listeners.join_next() => {
+                return Err(AppError::EndedEarly(ended.unwrap_or("listener")));
+            }
             ended = background.join_next() => {
                 // A task that panicked has no name to tell; the panic itself is in the log.
                 let name = ended.and_then(Result::ok).unwrap_or("background task");
@@ -305,7 +328,7 @@ impl App {
             }
         }
         draining.send_replace(true);
-        let finished = async { (server.await, admin.await) };
+        let finished = async { (server.await, admin.await, listeners.join_all().await) };
         if tokio::time::timeout(self.shutdown, finished).await.is_err() {
             tracing::warn!("requests under way did not finish in time");
         }
@@ -379,6 +402,17 @@ pub enum AppError {
     /// A part that runs for as long as the server has ended: that is a defect, and we do not go on without it.
     #[error("the {0} ended early")]
     EndedEarly(&'static str),
+}
+
+fn address(listener: Option<&TcpListener>) -> Option<SocketAddr> {
+    listener.and_then(|listener| listener.local_addr().ok())
+}
+
+async fn bind_where_wanted(address: Option<SocketAddr>) -> Result<Option<TcpListener>, AppError> {
+    match address {
+        Some(address) => bind(address).await.map(Some),
+        None => Ok(None),
+    }
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, AppError> {

@@ -5,15 +5,17 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ca_core::{SubjectName, TrustDomain, parse_duration};
+use ca_core::{TrustDomain, parse_duration};
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::authority::rotator::RotationStep;
 
 mod authentication;
+mod serving;
 
 pub(crate) use authentication::AuthenticationArgs;
+pub(crate) use serving::ServingArgs;
 
 /// A certificate authority for service meshes, wire-compatible with Istio.
 ///
@@ -41,15 +43,6 @@ pub struct Args {
     /// The trust domain of the mesh: the authority part of every name.
     #[arg(long, env = "TRUST_DOMAIN", default_value = "cluster.local")]
     pub(crate) trust_domain: TrustDomain,
-
-    /// More names for the server's own certificate, beside localhost and the loopback addresses.
-    #[arg(
-        long,
-        env = "ISTIOD_CUSTOM_HOST",
-        value_name = "NAME,...",
-        value_delimiter = ','
-    )]
-    pub(crate) dns_names: Vec<SubjectName>,
 
     /// Lifetime of a certificate when the request names none.
     #[arg(long, env = "DEFAULT_WORKLOAD_CERT_TTL", value_name = "DURATION", default_value = "24h", value_parser = parse_duration)]
@@ -140,6 +133,9 @@ pub struct Args {
     // Last, because its heading would stand over everything behind it.
     #[command(flatten)]
     pub(crate) authentication: AuthenticationArgs,
+
+    #[command(flatten)]
+    pub(crate) serving: ServingArgs,
 }
 
 /// What to do instead of serving.

@@ -1,12 +1,11 @@
 //! What is meant: the flags, checked and grouped by who needs them.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ca_core::{
-    FirstCheck, Method, OverMax, RotationError, RotationPolicy, SubjectName, TrustDomain, TtlError,
-    TtlPolicy,
+    FirstCheck, Method, OverMax, RotationError, RotationPolicy, TrustDomain, TtlError, TtlPolicy,
 };
 
 use crate::admission::Limits;
@@ -14,9 +13,12 @@ use crate::args::{Args, RootRotation};
 use crate::audit::{OnFailure, RotationLimits};
 
 mod authentication;
+mod serving;
 
 pub use authentication::AuthenticationError;
 pub(crate) use authentication::{Authentication, Issuer, Keys, Tokens};
+use serving::Serving;
+pub use serving::ServingConfigError;
 
 /// Everything that the server needs to know before it starts.
 #[derive(Debug)]
@@ -25,7 +27,7 @@ pub struct Config {
     pub(crate) listen: SocketAddr,
     pub(crate) admin_listen: SocketAddr,
     pub(crate) trust_domain: TrustDomain,
-    pub(crate) serving_names: Vec<SubjectName>,
+    pub(crate) serving: Serving,
     pub(crate) ttl: TtlPolicy,
     pub(crate) root_ca_dir: PathBuf,
     pub(crate) root_lifetime: Duration,
@@ -57,7 +59,7 @@ impl TryFrom<Args> for Config {
         }
         Ok(Self {
             data_dir: args.data_dir,
-            serving_names: serving_names(args.listen, args.dns_names),
+            serving: Serving::new(args.serving, args.listen, Path::new("."))?,
             listen: args.listen,
             admin_listen: args.admin_listen,
             trust_domain: args.trust_domain,
@@ -94,6 +96,9 @@ pub enum ConfigError {
     /// About callers.
     #[error(transparent)]
     Authentication(#[from] AuthenticationError),
+    /// About our own certificates.
+    #[error(transparent)]
+    Serving(#[from] ServingConfigError),
     /// The lifetimes contradict each other.
     #[error(transparent)]
     Ttl(#[from] TtlError),
@@ -131,21 +136,6 @@ fn rotation_policy(args: &Args) -> Result<Option<RotationPolicy>, RotationError>
     .map(Some)
 }
 
-/// By which names a client may reach us: the loopback ones, the address we listen on, and what the operator adds.
-fn serving_names(listen: SocketAddr, added: Vec<SubjectName>) -> Vec<SubjectName> {
-    let loopback = ["localhost", "127.0.0.1", "::1"]
-        .iter()
-        .filter_map(|name| name.parse().ok());
-    let own = (!listen.ip().is_unspecified()).then(|| SubjectName::Ip(listen.ip()));
-    let mut names: Vec<SubjectName> = Vec::new();
-    for name in loopback.chain(own).chain(added) {
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    names
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
@@ -167,32 +157,6 @@ mod tests {
         assert_eq!(config.root_lifetime, Duration::from_secs(3650 * 24 * 3600));
         assert!(matches!(config.authentication.tokens, Tokens::Local(_)));
         assert_eq!(config.rotation, Some(RotationPolicy::default()));
-    }
-
-    #[test]
-    fn the_serving_certificate_names_loopback_the_listener_and_what_is_added_each_once() {
-        let config = config(&[
-            "--listen",
-            "10.1.2.3:0",
-            "--dns-names",
-            "istiod.istio-system.svc,localhost",
-        ])
-        .unwrap();
-        let names: Vec<_> = config
-            .serving_names
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        assert_eq!(
-            names,
-            [
-                "localhost",
-                "127.0.0.1",
-                "::1",
-                "10.1.2.3",
-                "istiod.istio-system.svc"
-            ]
-        );
     }
 
     #[test]
@@ -227,7 +191,6 @@ mod tests {
             ["--listen", "nowhere"],
             ["--trust-domain", "A B"],
             ["--default-workload-cert-ttl", "24"],
-            ["--dns-names", "a..b"],
         ] {
             assert!(
                 Args::try_parse_from(["ca-server"].iter().chain(&bad)).is_err(),

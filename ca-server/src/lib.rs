@@ -36,6 +36,6 @@ pub use authority::rotator::RotationStep;
 pub use authority::self_signed::SelfSignedError;
 pub use cli::run as run_command;
 pub use cli::token::TokenKeyError;
-pub use config::{AuthenticationError, Config, ConfigError};
+pub use config::{AuthenticationError, Config, ConfigError, ServingConfigError};
 pub use service::Service;
-pub use serving::{ServingError, TlsError};
+pub use serving::{ServingError, TlsError, TlsPolicyError};

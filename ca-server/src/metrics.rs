@@ -18,6 +18,7 @@ use prometheus_client::registry::Registry;
 use time::OffsetDateTime;
 
 use crate::admission::Admission;
+use crate::serving::ServingStatuses;
 use crate::status::Refused;
 
 /// Counts what happens; `text` is what a scrape gets.
@@ -37,6 +38,7 @@ impl Metrics {
         bundles: BundleStore,
         files: Option<FollowedFiles<KeyCertBundle>>,
         admission: Admission,
+        serving: ServingStatuses,
     ) -> Arc<Self> {
         let (csr_count, authentication_failures) =
             (PlainCounter::default(), PlainCounter::default());
@@ -77,6 +79,7 @@ impl Metrics {
             bundles,
             files,
             admission,
+            serving,
         }));
         Arc::new(Self {
             registry,
@@ -167,6 +170,7 @@ struct LiveGauges {
     bundles: BundleStore,
     files: Option<FollowedFiles<KeyCertBundle>>,
     admission: Admission,
+    serving: ServingStatuses,
 }
 
 impl Collector for LiveGauges {
@@ -222,6 +226,7 @@ impl Collector for LiveGauges {
         let turned_away = ConstGauge::new(self.admission.turned_away());
         let help = "Requests turned away because too many were waiting";
         gauge_into(&mut encoder, "mesh_ca_turned_away", help, &turned_away)?;
+        serving_certificates(&mut encoder, &self.serving)?;
         if let Some(files) = &self.files {
             let refusals = ConstGauge::new(files.status().refusals);
             let help = "How many times the CA's files were not taken as they were";
@@ -229,6 +234,38 @@ impl Collector for LiveGauges {
         }
         Ok(())
     }
+}
+
+/// One line for each certificate that we show or write.
+fn serving_certificates(
+    encoder: &mut DescriptorEncoder<'_>,
+    statuses: &ServingStatuses,
+) -> fmt::Result {
+    let statuses = statuses.snapshot();
+    let mut expiry = encoder.encode_descriptor(
+        "mesh_ca_serving_certificate_expiry_timestamp",
+        "End of a certificate that this server shows or writes",
+        None,
+        MetricType::Gauge,
+    )?;
+    for status in &statuses {
+        if let Some(at) = status.not_after {
+            let labels = [("name", &*status.name)];
+            let gauge = ConstGauge::new(at.unix_timestamp() as f64);
+            gauge.encode(expiry.encode_family(&labels)?)?;
+        }
+    }
+    let mut failures = encoder.encode_descriptor(
+        "mesh_ca_serving_certificate_failures",
+        "How many times such a certificate was not made, not taken or not written",
+        None,
+        MetricType::Gauge,
+    )?;
+    for status in &statuses {
+        let labels = [("name", &*status.name)];
+        ConstGauge::new(status.failures).encode(failures.encode_family(&labels)?)?;
+    }
+    Ok(())
 }
 
 fn gauge_into(
@@ -254,7 +291,12 @@ mod tests {
             waiting_of_one_caller: one,
         };
         let admission = Admission::start(one, limits).unwrap();
-        let metrics = Metrics::new(TestCa::new("td").bundles(), None, admission);
+        let metrics = Metrics::new(
+            TestCa::new("td").bundles(),
+            None,
+            admission,
+            ServingStatuses::default(),
+        );
         metrics.csr_received();
         metrics.csr_received();
         metrics.issued(Duration::from_micros(90));

@@ -1,11 +1,26 @@
-//! The server's own certificate, and the listener that follows it.
+//! The certificates that we show, and the listeners that show them.
+//!
+//! A [`ServingPlan`] names certificates. Each is made before anything listens and has a keeper that replaces it: by
+//! lifetime, and when the CA or the operator's files change. What is shown at the next handshake is in one cell for each listener;
+//! connections that are open stay as they are.
 
 mod certificate;
+pub(crate) mod dns;
+mod files;
+mod folder;
+mod idle;
+mod keeper;
 mod listener;
+mod plan;
+mod status;
 mod tls;
+pub(crate) mod webhook;
 
-pub use certificate::ServingError;
-pub(crate) use certificate::{Renewal, ServingPlan, keep_renewed, start};
+pub(crate) use files::CertificateFiles;
+pub use keeper::ServingError;
+pub(crate) use keeper::FIRST_RETRY;
 pub(crate) use listener::tls_connections;
-pub(crate) use tls::CurrentTls;
-pub use tls::TlsError;
+pub(crate) use plan::{DNS, GRPC, Provider, Serving, ServingPlan, WEBHOOK};
+pub(crate) use status::ServingStatuses;
+pub(crate) use tls::{Compliance, MinVersion, TlsPolicy};
+pub use tls::{TlsError, TlsPolicyError};

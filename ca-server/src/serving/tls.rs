@@ -3,11 +3,20 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use ca_core::{CertificateChain, PrivateKey, TrustBundle};
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use ca_core::TrustBundle;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
-use rustls::{CipherSuite, RootCertStore, ServerConfig};
+use rustls::server::{
+    ClientHello, NoClientAuth, ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier,
+};
+use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, ServerConfig};
+
+use super::certificate::ServingCertificate;
+
+mod policy;
+
+pub use policy::TlsPolicyError;
+pub(crate) use policy::{Compliance, MinVersion, TlsPolicy};
 
 /// The configuration for the next handshake: each connection takes it once, so certificate and client roots change
 /// together and without a restart.
@@ -15,57 +24,74 @@ use rustls::{CipherSuite, RootCertStore, ServerConfig};
 pub(crate) struct CurrentTls(Arc<ArcSwap<ServerConfig>>);
 
 impl CurrentTls {
-    pub(crate) fn new(config: ServerConfig) -> Self {
+    pub(super) fn new(config: ServerConfig) -> Self {
         Self(Arc::new(ArcSwap::from_pointee(config)))
     }
 
-    pub(crate) fn get(&self) -> Arc<ServerConfig> {
+    pub(super) fn get(&self) -> Arc<ServerConfig> {
         self.0.load_full()
     }
 
-    pub(crate) fn set(&self, config: ServerConfig) {
+    pub(super) fn set(&self, config: ServerConfig) {
         self.0.store(Arc::new(config));
     }
 }
 
-/// Serves `chain`, and verifies client certificates against `roots` where they are given.
-pub(crate) fn server_config(
-    key: &PrivateKey,
-    chain: &CertificateChain,
-    roots: &TrustBundle,
-) -> Result<ServerConfig, TlsError> {
-    let provider = Arc::new(provider());
-    let mut store = RootCertStore::empty();
-    for root in roots.certificates() {
-        store.add(CertificateDer::from(root.der().to_vec()))?;
-    }
-    // Without a certificate a caller still has its token.
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(store), Arc::clone(&provider))
-            .allow_unauthenticated()
-            .build()?;
-    let chain = chain
-        .iter()
-        .map(|c| CertificateDer::from(c.der().to_vec()))
-        .collect();
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.pkcs8_der().to_vec()));
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    config.ignore_client_order = true;
-    Ok(config)
+/// What one listener speaks, whatever its certificate is.
+#[derive(Clone, Debug)]
+pub(super) struct Dialect {
+    pub(super) policy: TlsPolicy,
+    /// By ALPN; the first that the client has too.
+    pub(super) protocols: &'static [&'static [u8]],
 }
 
-/// AES-128 with SHA-256 first: the key schedule of the suite with SHA-384 runs without hardware support and costs each
-/// new connection 5 % more.
-fn provider() -> CryptoProvider {
-    let mut provider = aws_lc_rs::default_provider();
-    provider
-        .cipher_suites
-        .sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
-    provider
+impl Dialect {
+    /// Shows `certificate`, and verifies certificates of clients with `client_roots` where they are given. Without a
+    /// certificate every handshake is refused.
+    pub(super) fn with(
+        &self,
+        certificate: Option<&ServingCertificate>,
+        client_roots: Option<&TrustBundle>,
+    ) -> Result<ServerConfig, TlsError> {
+        let provider = self.policy.provider();
+        let verifier = match client_roots {
+            None => Arc::new(NoClientAuth),
+            Some(roots) => {
+                let mut store = RootCertStore::empty();
+                for root in roots.certificates() {
+                    store.add(CertificateDer::from(root.der().to_vec()))?;
+                }
+                // Without a certificate a caller still has its token.
+                WebPkiClientVerifier::builder_with_provider(Arc::new(store), Arc::clone(provider))
+                    .allow_unauthenticated()
+                    .build()?
+            }
+        };
+        let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
+            .with_protocol_versions(self.policy.versions())?
+            .with_client_cert_verifier(verifier);
+        let mut config = match certificate {
+            None => builder.with_cert_resolver(Arc::new(NoCertificate)),
+            Some(ServingCertificate { key, chain, .. }) => {
+                let chain = chain.iter().map(|c| CertificateDer::from(c.der().to_vec()));
+                let key = PrivatePkcs8KeyDer::from(key.pkcs8_der().to_vec());
+                builder.with_single_cert(chain.collect(), PrivateKeyDer::Pkcs8(key))?
+            }
+        };
+        config.alpn_protocols = self.protocols.iter().map(|name| name.to_vec()).collect();
+        config.ignore_client_order = true;
+        Ok(config)
+    }
+}
+
+/// The listener is there, and says that it has nothing to show.
+#[derive(Debug)]
+struct NoCertificate;
+
+impl ResolvesServerCert for NoCertificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        None
+    }
 }
 
 /// Why TLS cannot be spoken.

@@ -1,0 +1,172 @@
+//! Which certificates there are: by what name, for which names, from where.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ca_core::files::FollowedFiles;
+use ca_core::{LocalAuthority, SubjectName};
+use time::OffsetDateTime;
+
+use super::certificate::ServingCertificate;
+use super::files::CertificateFiles;
+use super::keeper::{Keeper, ServingError};
+use super::status::ServingStatuses;
+use super::tls::{CurrentTls, Dialect, TlsPolicy};
+
+/// All serving certificates of this process.
+#[derive(Debug)]
+pub(crate) struct ServingPlan {
+    pub(crate) provider: Provider,
+    /// How long a certificate lives that is made here.
+    pub(crate) lifetime: Duration,
+    pub(crate) tls: TlsPolicy,
+    /// Where they are written, each into a folder of its name.
+    pub(crate) folder: Option<PathBuf>,
+    pub(crate) grpc: Vec<SubjectName>,
+    /// `None`: there is no such listener.
+    pub(crate) webhook: Option<Vec<SubjectName>>,
+    pub(crate) dns: Option<Vec<SubjectName>>,
+    /// Only written. Always from our own CA, since each has names of its own.
+    pub(crate) others: Vec<(String, Vec<SubjectName>)>,
+}
+
+/// Where the certificates of the listeners come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Provider {
+    /// Our own CA; Istio calls it `istiod`.
+    OwnCa,
+    Files(CertificateFiles),
+    /// They have none, and refuse every connection.
+    Nowhere,
+}
+
+/// The certificates of a plan, made.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    pub(crate) grpc: CurrentTls,
+    pub(crate) webhook: Option<CurrentTls>,
+    pub(crate) dns: Option<CurrentTls>,
+    pub(crate) statuses: ServingStatuses,
+    /// **To be run**, or nothing is renewed.
+    pub(crate) keepers: Vec<Keeper>,
+}
+
+impl ServingPlan {
+    /// Makes or reads all certificates, and writes those that are to be written. **Blocks** on the disk.
+    pub(crate) fn carry_out(
+        self,
+        authority: &LocalAuthority,
+        now: OffsetDateTime,
+    ) -> Result<Serving, ServingError> {
+        let files = match &self.provider {
+            Provider::Files(files) => Some(files.clone().follow()?),
+            Provider::OwnCa | Provider::Nowhere => None,
+        };
+        let source = |names: Vec<SubjectName>| match (&self.provider, &files) {
+            (Provider::Nowhere, _) => Source::Nowhere,
+            (_, Some(files)) => Source::Files(files.clone()),
+            (_, None) => Source::OwnCa { names },
+        };
+        let mut keepers = Vec::new();
+        let mut keep = |use_: Use, source: Source| {
+            let keeper = Keeper::start(
+                Entry {
+                    dialect: Dialect {
+                        policy: self.tls.clone(),
+                        protocols: use_.protocols(),
+                    },
+                    verifies_clients: matches!(use_, Use::Grpc),
+                    name: use_.name(),
+                    source,
+                    lifetime: self.lifetime,
+                    folder: self.folder.clone(),
+                },
+                authority.clone(),
+                now,
+            )?;
+            let tls = keeper.tls();
+            keepers.push(keeper);
+            Ok::<_, ServingError>(tls)
+        };
+        let grpc = keep(Use::Grpc, source(self.grpc))?;
+        let mut listener =
+            |use_, names: Option<Vec<_>>| names.map(|names| keep(use_, source(names))).transpose();
+        let webhook = listener(Use::Webhook, self.webhook)?;
+        let dns = listener(Use::Dns, self.dns)?;
+        for (name, names) in self.others {
+            keep(Use::Other(name), Source::OwnCa { names })?;
+        }
+        Ok(Serving {
+            grpc,
+            webhook,
+            dns,
+            statuses: keepers.iter().map(Keeper::status).collect(),
+            keepers,
+        })
+    }
+}
+
+/// Who uses a certificate.
+enum Use {
+    Grpc,
+    Webhook,
+    Dns,
+    /// Whoever reads the files.
+    Other(String),
+}
+
+impl Use {
+    fn name(&self) -> Arc<str> {
+        match self {
+            Self::Grpc => GRPC.into(),
+            Self::Webhook => WEBHOOK.into(),
+            Self::Dns => DNS.into(),
+            Self::Other(name) => name.as_str().into(),
+        }
+    }
+
+    fn protocols(&self) -> &'static [&'static [u8]] {
+        match self {
+            Self::Grpc => &[b"h2"],
+            Self::Webhook => &[b"h2", b"http/1.1"],
+            // RFC 7858 names none; this is the registered one, for clients that do.
+            Self::Dns => &[b"dot"],
+            Self::Other(_) => &[],
+        }
+    }
+}
+
+/// One certificate of the plan.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) name: Arc<str>,
+    pub(super) source: Source,
+    pub(super) lifetime: Duration,
+    pub(super) dialect: Dialect,
+    pub(super) verifies_clients: bool,
+    pub(super) folder: Option<PathBuf>,
+}
+
+/// Where one certificate comes from.
+#[derive(Debug)]
+pub(super) enum Source {
+    OwnCa { names: Vec<SubjectName> },
+    Files(FollowedFiles<ServingCertificate>),
+    Nowhere,
+}
+
+impl Source {
+    /// As `PILOT_CERT_PROVIDER` says it, where that has a word for it.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::OwnCa { .. } => "istiod",
+            Self::Files(_) => "files",
+            Self::Nowhere => "none",
+        }
+    }
+}
+
+pub(crate) const GRPC: &str = "grpc";
+pub(crate) const WEBHOOK: &str = "webhook";
+pub(crate) const DNS: &str = "dns";
