@@ -14,13 +14,12 @@ use ca_core::{
     BundleError, BundleStore, DirectoryStore, KeyCertBundle, LocalAuthority, RootParams,
     StoreError, TrustDomain,
 };
-use ca_proto::istio::v1::auth::istio_certificate_service_server::IstioCertificateServiceServer;
 use time::OffsetDateTime;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tonic::transport::Server;
 
+use crate::addresses::Addresses;
 use crate::admin::Admin;
 use crate::admission::Admission;
 use crate::announce::Announcement;
@@ -33,6 +32,7 @@ use crate::authority::self_signed::{self, Origin, SelfSignedError};
 use crate::authority::subordinate::SubordinateAuthorities;
 use crate::config::{Config, Tokens};
 use crate::control;
+use crate::grpc::{self, GrpcConfig};
 use crate::metrics::Metrics;
 use crate::observed::Observed;
 use crate::roots_file;
@@ -49,6 +49,7 @@ pub struct App {
     dns_upstream: Option<SocketAddr>,
     certificates: Serving,
     service: Service,
+    grpc: GrpcConfig,
     admin_pages: Admin,
     bundles: BundleStore,
     kind: CaKind,
@@ -177,6 +178,7 @@ impl App {
             bundles: bundles.clone(),
             files: files.map(|files| (config.root_ca_dir, files)),
             rotator: kind.rotator(),
+            serving: certificates.statuses.clone(),
             authenticators: Arc::clone(&authenticators),
             policy: policy_path.zip(policy),
             admission: admission.clone(),
@@ -188,6 +190,7 @@ impl App {
             authenticators,
             authorizer,
             ttl: config.ttl,
+            addresses: Addresses::limited_to(config.grpc.max_requests_per_address),
             admission,
             subordinates: SubordinateAuthorities::new(
                 authority.clone(),
@@ -206,6 +209,7 @@ impl App {
             dns_upstream: config.serving.dns.map(|dns| dns.upstream),
             certificates,
             service,
+            grpc: config.grpc,
             admin_pages: Admin { observed, metrics },
             bundles,
             kind,
@@ -290,9 +294,10 @@ impl App {
                 background.spawn(named("root rotation", rotator.run()));
             }
             CaKind::Plugged(files, store) => {
+                let bundles = self.bundles.clone();
                 background.spawn(named("CA files", async move {
                     let _held = store;
-                    plugged::keep_current(files, self.bundles.clone()).await;
+                    plugged::keep_current(files, bundles).await;
                 }));
             }
         }
@@ -306,13 +311,13 @@ impl App {
                 .serve(self.admin, drained(draining.subscribe())),
         );
         let connections = serving::tls_connections(self.serving, self.certificates.grpc);
-        let server = Server::builder()
-            .max_concurrent_streams(MAX_STREAMS)
-            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-            .add_service(IstioCertificateServiceServer::new(self.service))
-            .serve_with_incoming_shutdown(connections, drained(draining.subscribe()));
-        let mut server = tokio::spawn(server);
+        let mut server = tokio::spawn(grpc::serve(
+            self.grpc,
+            self.service,
+            self.bundles,
+            connections,
+            drained(draining.subscribe()),
+        ));
 
         tokio::select! {
             () = end => tracing::info!("draining"),
@@ -420,8 +425,3 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, AppError> {
         .await
         .map_err(|cause| AppError::Bind { address, cause })
 }
-
-/// What Istio allows on one connection.
-const MAX_STREAMS: u32 = 100_000;
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -12,9 +12,11 @@ use tracing_subscriber::EnvFilter;
 use crate::authority::rotator::RotationStep;
 
 mod authentication;
+mod grpc;
 mod serving;
 
 pub(crate) use authentication::AuthenticationArgs;
+pub(crate) use grpc::GrpcArgs;
 pub(crate) use serving::ServingArgs;
 
 /// A certificate authority for service meshes, wire-compatible with Istio.
@@ -130,7 +132,10 @@ pub struct Args {
     )]
     log: String,
 
-    // Last, because its heading would stand over everything behind it.
+    // Last, because their headings would stand over everything behind it.
+    #[command(flatten)]
+    pub(crate) grpc: GrpcArgs,
+
     #[command(flatten)]
     pub(crate) authentication: AuthenticationArgs,
 

@@ -11,6 +11,7 @@ use ca_core::{
 use crate::admission::Limits;
 use crate::args::{Args, RootRotation};
 use crate::audit::{OnFailure, RotationLimits};
+use crate::grpc::GrpcConfig;
 
 mod authentication;
 mod serving;
@@ -34,6 +35,7 @@ pub struct Config {
     /// `None`: the root changes on an operator's word alone.
     pub(crate) rotation: Option<RotationPolicy>,
     pub(crate) authentication: Authentication,
+    pub(crate) grpc: GrpcConfig,
     pub(crate) admission: Limits,
     pub(crate) audit: Option<Audit>,
     pub(crate) shutdown: Duration,
@@ -68,6 +70,7 @@ impl TryFrom<Args> for Config {
             root_lifetime: args.self_signed_ca_cert_ttl,
             rotation,
             authentication: args.authentication.try_into()?,
+            grpc: args.grpc.into(),
             admission: Limits {
                 waiting: args.max_waiting,
                 waiting_of_one_caller: args.max_waiting_per_identity,

@@ -6,6 +6,7 @@
 //!
 //! Start reading at `app.rs`, which names every part, then `service.rs`, which is one request from top to bottom.
 
+mod addresses;
 mod admin;
 mod admission;
 mod announce;
@@ -18,7 +19,10 @@ mod cli;
 mod config;
 mod control;
 mod evidence;
+mod grpc;
+mod health;
 mod metrics;
+mod node_agent;
 mod observed;
 mod private_file;
 mod refusals;

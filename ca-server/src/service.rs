@@ -16,6 +16,7 @@ use futures_util::FutureExt as _;
 use time::OffsetDateTime;
 use tonic::{Request, Response, Status};
 
+use crate::addresses::Addresses;
 use crate::admission::{Admission, NotDone, Priority};
 use crate::audit::{AuditLog, Record};
 use crate::authority::subordinate::SubordinateAuthorities;
@@ -32,6 +33,7 @@ pub struct Service {
     pub(crate) authenticators: Arc<Authenticators>,
     pub(crate) authorizer: Authorizer,
     pub(crate) ttl: TtlPolicy,
+    pub(crate) addresses: Addresses,
     pub(crate) admission: Admission,
     pub(crate) authority: Arc<dyn CertificateAuthority>,
     /// For those whom the policy lets be a CA below this one.
@@ -45,6 +47,11 @@ impl Service {
     /// One request. Who is asked comes in the order in which a refusal helps the caller most and costs us least: identity
     /// before the signature of the CSR, its own mistakes before ours.
     async fn issue(&self, evidence: &Evidence, wish: Wish, now: OffsetDateTime) -> Outcome {
+        let address = evidence.peer_address().map(|address| address.ip());
+        let _place = match self.addresses.enter(address) {
+            Ok(place) => place,
+            Err(error) => return Outcome::refused(error),
+        };
         if wish.authority {
             return self.issue_authority(evidence, wish, now).await;
         }
@@ -59,11 +66,7 @@ impl Service {
                     result: self.certify(grant, wish, priority, now).await,
                 }
             }
-            Err(error) => Outcome {
-                caller: None,
-                rules: Box::default(),
-                result: Err(error),
-            },
+            Err(error) => Outcome::refused(error),
         }
     }
 
@@ -162,6 +165,16 @@ struct Outcome {
     result: Result<IssuedChain, IssueError>,
 }
 
+impl Outcome {
+    fn refused(error: impl Into<IssueError>) -> Self {
+        Self {
+            caller: None,
+            rules: Box::default(),
+            result: Err(error.into()),
+        }
+    }
+}
+
 fn shown(rules: &[RuleName]) -> String {
     let rules: Vec<_> = rules.iter().map(ToString::to_string).collect();
     rules.join(", ")
@@ -169,11 +182,24 @@ fn shown(rules: &[RuleName]) -> String {
 
 #[tonic::async_trait]
 impl IstioCertificateService for Service {
-    #[expect(clippy::disallowed_methods, reason = "an edge: a request happens now")]
     async fn create_certificate(
         &self,
         request: Request<IstioCertificateRequest>,
     ) -> Result<Response<IstioCertificateResponse>, Status> {
+        let issued = self.answer(request).await?;
+        Ok(Response::new(IstioCertificateResponse {
+            cert_chain: cert_chain(&issued),
+        }))
+    }
+}
+
+impl Service {
+    /// One request, whichever method brought it, with its record.
+    #[expect(clippy::disallowed_methods, reason = "an edge: a request happens now")]
+    pub(crate) async fn answer(
+        &self,
+        request: Request<IstioCertificateRequest>,
+    ) -> Result<IssuedChain, Status> {
         self.metrics.csr_received();
         let (now, started) = (OffsetDateTime::now_utc(), Instant::now());
         let (evidence, wish) = evidence::read(request);
@@ -181,18 +207,10 @@ impl IstioCertificateService for Service {
         let outcome = AssertUnwindSafe(self.issue(&evidence, wish, now))
             .catch_unwind()
             .await;
-        let outcome = outcome.unwrap_or(Outcome {
-            caller: None,
-            rules: Box::default(),
-            result: Err(NotDone::Panicked.into()),
-        });
+        let outcome = outcome.unwrap_or_else(|_| Outcome::refused(NotDone::Panicked));
         // Recorded before it is released: what is out is on the record.
-        let issued = self
-            .record(outcome, &evidence, now, started)
-            .map_err(|error| error.to_status())?;
-        Ok(Response::new(IstioCertificateResponse {
-            cert_chain: cert_chain(&issued),
-        }))
+        self.record(outcome, &evidence, now, started)
+            .map_err(|error| error.to_status())
     }
 }
 

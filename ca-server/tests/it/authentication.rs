@@ -440,7 +440,7 @@ async fn nothing_that_is_replaced_costs_a_request() {
     );
     ended.store(true, Ordering::Relaxed);
     for task in asking {
-        assert!(task.await.unwrap() > 10);
+        assert!(task.await.unwrap() > 0);
     }
 }
 

@@ -9,8 +9,10 @@
 mod authentication;
 mod authority;
 mod client;
+mod grpc;
 mod issuance;
 mod issuer;
 mod operation;
 mod process;
 mod running;
+mod serving;

@@ -1,0 +1,111 @@
+//! The listener for certificate requests: which services it has, and how it treats connections.
+
+use std::future::Future;
+use std::io;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ca_core::BundleStore;
+use ca_proto::ISTIO_FILE_DESCRIPTOR_SET;
+use ca_proto::istio::v1::auth::istio_ca_service_server::IstioCaServiceServer;
+use ca_proto::istio::v1::auth::istio_certificate_service_server::IstioCertificateServiceServer;
+use futures_util::Stream;
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+use tonic::transport::Server;
+
+use crate::args::GrpcArgs;
+use crate::health;
+use crate::node_agent::NodeAgentService;
+use crate::service::Service;
+
+/// How connections are treated.
+#[derive(Clone, Debug)]
+pub(crate) struct GrpcConfig {
+    keepalive_interval: Duration,
+    keepalive_timeout: Duration,
+    max_connection_age: Option<Duration>,
+    max_streams: u32,
+    max_message_bytes: usize,
+    node_agent_service: bool,
+    pub(crate) max_requests_per_address: Option<NonZeroUsize>,
+}
+
+impl From<GrpcArgs> for GrpcConfig {
+    fn from(args: GrpcArgs) -> Self {
+        Self {
+            keepalive_interval: args.keepalive_interval,
+            keepalive_timeout: args.keepalive_timeout,
+            max_connection_age: args.max_connection_age,
+            max_streams: args.max_streams,
+            max_message_bytes: args.max_message_bytes.get(),
+            node_agent_service: args.node_agent_service,
+            max_requests_per_address: NonZeroUsize::new(args.max_requests_per_address),
+        }
+    }
+}
+
+/// Serves until `end`, then lets requests under way finish.
+pub(crate) async fn serve(
+    config: GrpcConfig,
+    service: Service,
+    bundles: BundleStore,
+    connections: impl Stream<Item = io::Result<TlsStream<TcpStream>>>,
+    end: impl Future<Output = ()>,
+) -> Result<(), GrpcError> {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let mut services = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(ISTIO_FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .with_service_name(SERVICES[0])
+        .with_service_name(SERVICES[1]);
+    let service = Arc::new(service);
+    let node_agents = config.node_agent_service.then(|| {
+        IstioCaServiceServer::new(NodeAgentService::new(Arc::clone(&service)))
+            .max_decoding_message_size(config.max_message_bytes)
+    });
+    if node_agents.is_some() {
+        services = services.with_service_name(NODE_AGENTS);
+    }
+    let certificates = IstioCertificateServiceServer::from_arc(service)
+        .max_decoding_message_size(config.max_message_bytes);
+
+    let mut server = Server::builder()
+        .max_concurrent_streams(config.max_streams)
+        .http2_keepalive_interval(Some(config.keepalive_interval))
+        .http2_keepalive_timeout(Some(config.keepalive_timeout));
+    if let Some(age) = config.max_connection_age {
+        server = server
+            .max_connection_age(age)
+            .max_connection_age_grace(AGE_GRACE);
+    }
+    let server = server
+        .add_service(certificates)
+        .add_service(health)
+        .add_service(services.build_v1()?)
+        .add_optional_service(node_agents)
+        .serve_with_incoming_shutdown(connections, end);
+    tokio::select! {
+        served = server => Ok(served?),
+        () = health::keep_reported(reporter, bundles) => Ok(()),
+    }
+}
+
+/// Why the listener does not serve.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum GrpcError {
+    #[error(transparent)]
+    Transport(#[from] tonic::transport::Error),
+    #[error("reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// What reflection names.
+const SERVICES: [&str; 2] = [
+    "istio.v1.auth.IstioCertificateService",
+    "grpc.health.v1.Health",
+];
+const NODE_AGENTS: &str = "istio.v1.auth.IstioCAService";
+/// What Istio gives requests under way on a connection that has become too old.
+const AGE_GRACE: Duration = Duration::from_secs(10);
