@@ -249,9 +249,9 @@ fn serving_certificates(
         MetricType::Gauge,
     )?;
     for status in &statuses {
-        if let Some(at) = status.not_after {
+        if let Some(certificate) = &status.certificate {
             let labels = [("name", &*status.name)];
-            let gauge = ConstGauge::new(at.unix_timestamp() as f64);
+            let gauge = ConstGauge::new(certificate.not_after().unix_timestamp() as f64);
             gauge.encode(expiry.encode_family(&labels)?)?;
         }
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ca_auth::{Authenticators, KeyStatus, Policy};
 use ca_core::files::{FollowedFiles, Status};
-use ca_core::{BundleStore, KeyCertBundle, RotationAction, TrustDomain};
+use ca_core::{BundleStore, Certificate, KeyCertBundle, RotationAction, TrustDomain};
 use time::OffsetDateTime;
 
 use crate::admission::Admission;
@@ -17,8 +17,9 @@ use crate::refusals::Refusals;
 use crate::report::{
     AuditReport, AuthenticatorReport, CaReport, CertificateReport, Failure, FilesReport,
     KeysReport, NextStep, PolicyReport, Readiness, Report, RequestsReport, RootReport,
-    RotationReport, shown,
+    RotationReport, ServingReport, shown,
 };
+use crate::serving::ServingStatuses;
 
 /// Handles to the parts. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -31,6 +32,7 @@ pub(crate) struct Observed {
     pub(crate) files: Option<(PathBuf, FollowedFiles<KeyCertBundle>)>,
     /// Where the root is ours.
     pub(crate) rotator: Option<RotatorHandle>,
+    pub(crate) serving: ServingStatuses,
     pub(crate) authenticators: Arc<Authenticators>,
     pub(crate) policy: Option<(PathBuf, FollowedFiles<Policy>)>,
     pub(crate) admission: Admission,
@@ -79,6 +81,11 @@ impl Observed {
                 "the policy {path} as it is now is not taken: {reason}"
             ));
         }
+        for status in self.serving.snapshot() {
+            if let Some(error) = &status.last_error {
+                notes.push(format!("serving certificate of {}: {error}", status.name));
+            }
+        }
         let authenticators = self.authenticators.status();
         if authenticators.is_empty() {
             notes.push("authentication is switched off: every request is refused".into());
@@ -118,7 +125,7 @@ impl Observed {
             trust_domain: self.trust_domain.to_string(),
             readiness: self.readiness(now),
             ca: self.ca(rotation.as_ref(), clock),
-            serving_certificates: Vec::new(),
+            serving_certificates: self.serving_certificates(),
             authenticators: self.authenticators(),
             policy: self.policy.as_ref().map(|(path, file)| {
                 let (allow, deny, limit) = file.current().len();
@@ -186,6 +193,24 @@ impl Observed {
                 .as_ref()
                 .map(|(folder, files)| clock.files(folder, files.generation(), &files.status())),
         }
+    }
+
+    fn serving_certificates(&self) -> Vec<ServingReport> {
+        let statuses = self.serving.snapshot().into_iter();
+        statuses
+            .map(|status| {
+                let certificate = status.certificate.as_ref();
+                let names = certificate.into_iter().flat_map(Certificate::names);
+                ServingReport {
+                    name: status.name.to_string(),
+                    provider: status.provider.into(),
+                    names: names.map(ToString::to_string).collect(),
+                    certificate: certificate.map(CertificateReport::of),
+                    renewal: status.next_renewal.map(shown),
+                    last_failure: status.last_error.as_ref().map(ToString::to_string),
+                }
+            })
+            .collect()
     }
 
     fn authenticators(&self) -> Vec<AuthenticatorReport> {

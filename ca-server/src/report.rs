@@ -114,9 +114,12 @@ pub(crate) struct Failure {
 pub(crate) struct ServingReport {
     /// Of which listener.
     pub(crate) name: String,
+    /// `istiod`, `files` or `none`.
+    pub(crate) provider: String,
     pub(crate) names: Vec<String>,
+    /// Absent where there is none.
     #[serde(flatten)]
-    pub(crate) certificate: CertificateReport,
+    pub(crate) certificate: Option<CertificateReport>,
     /// When it is to be renewed. Absent for files of others.
     pub(crate) renewal: Option<String>,
     pub(crate) last_failure: Option<String>,

@@ -17,8 +17,8 @@ mod tls;
 pub(crate) mod webhook;
 
 pub(crate) use files::CertificateFiles;
-pub use keeper::ServingError;
 pub(crate) use keeper::FIRST_RETRY;
+pub use keeper::ServingError;
 pub(crate) use listener::tls_connections;
 pub(crate) use plan::{DNS, GRPC, Provider, Serving, ServingPlan, WEBHOOK};
 pub(crate) use status::ServingStatuses;

@@ -26,8 +26,11 @@ impl fmt::Display for Report {
         self.ca.fmt(f)?;
         for serving in &self.serving_certificates {
             writeln!(f, "\nserving certificate of {}", serving.name)?;
-            line(f, "names", &serving.names.join(", "))?;
-            certificate(f, "", &serving.certificate)?;
+            line(f, "provider", &serving.provider)?;
+            if let Some(shown) = &serving.certificate {
+                line(f, "names", &serving.names.join(", "))?;
+                certificate(f, "", shown)?;
+            }
             optional(f, "renewal", serving.renewal.as_deref())?;
             optional(f, "LAST FAILURE", serving.last_failure.as_deref())?;
         }

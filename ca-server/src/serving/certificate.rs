@@ -28,8 +28,4 @@ impl ServingCertificate {
             roots: issued.roots().clone(),
         })
     }
-
-    pub(super) fn not_after(&self) -> OffsetDateTime {
-        self.chain.leaf().not_after()
-    }
 }

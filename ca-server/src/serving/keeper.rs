@@ -69,8 +69,7 @@ impl Keeper {
         let status = ServingStatus {
             name: Arc::clone(&entry.name),
             provider: entry.source.name(),
-            serial: None,
-            not_after: None,
+            certificate: None,
             next_renewal: None,
             last_error: match entry.source {
                 Source::Nowhere => {
@@ -171,8 +170,10 @@ impl Keeper {
         self.certificate = certificate;
         self.plan_renewal(now);
         self.succeeded();
-        let status = self.status.current();
-        tracing::info!(name = &*status.name, provider = status.provider, serial = ?status.serial, not_after = ?status.not_after, "serving certificate in use");
+        if let Some(ServingCertificate { chain, .. }) = &self.certificate {
+            let (serial, not_after) = (chain.leaf().serial(), chain.leaf().not_after());
+            tracing::info!(name = &*self.entry.name, serial, %not_after, "serving certificate in use");
+        }
         self.write(now).await;
     }
 
@@ -261,8 +262,7 @@ impl Keeper {
     fn show(&self) {
         self.status.update(|status| {
             let certificate = self.certificate.as_ref();
-            status.serial = certificate.map(|c| c.chain.leaf().serial());
-            status.not_after = certificate.map(ServingCertificate::not_after);
+            status.certificate = certificate.map(|shown| shown.chain.leaf().clone());
             status.next_renewal = self.renewal.at;
         });
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use ca_core::Certificate;
 use time::OffsetDateTime;
 
 /// How one serving certificate stands. A value of one moment.
@@ -12,9 +13,7 @@ pub(crate) struct ServingStatus {
     pub(crate) name: Arc<str>,
     /// `istiod`: our own CA; `files`; `none`.
     pub(crate) provider: &'static str,
-    /// In hexadecimal. `None`: there is no certificate.
-    pub(crate) serial: Option<String>,
-    pub(crate) not_after: Option<OffsetDateTime>,
+    pub(crate) certificate: Option<Certificate>,
     /// `None` where others renew it.
     pub(crate) next_renewal: Option<OffsetDateTime>,
     /// What went wrong last, until something goes right.

@@ -13,6 +13,7 @@ pub(crate) struct Running {
     child: Child,
     pub(crate) serving: String,
     pub(crate) admin: String,
+    announced: Vec<String>,
     folder: TempDir,
 }
 
@@ -27,19 +28,18 @@ impl Running {
         let mut child = spawn(&data_dir(&folder), flags);
         let lines = announcement(&mut child, DEADLINE).expect("no announcement in time");
         drain(child.stderr.take());
-        let value = |key: &str| {
-            let line = lines
-                .iter()
-                .find(|line| line.starts_with(key))
-                .expect("an announced value");
-            line[key.len()..].trim().to_owned()
-        };
         Self {
-            serving: value("serving"),
-            admin: value("admin"),
+            serving: announced(&lines, "serving"),
+            admin: announced(&lines, "admin"),
+            announced: lines,
             child,
             folder,
         }
+    }
+
+    /// What stands behind `key` in the announcement.
+    pub(crate) fn announced(&self, key: &str) -> String {
+        announced(&self.announced, key)
     }
 
     pub(crate) fn data_dir(&self) -> PathBuf {
@@ -112,6 +112,12 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn announced(lines: &[String], key: &str) -> String {
+    let line = lines.iter().find(|line| line.starts_with(key));
+    let line = line.expect("an announced value");
+    line[key.len()..].trim().to_owned()
 }
 
 pub(crate) fn data_dir(folder: &TempDir) -> PathBuf {
