@@ -16,4 +16,3 @@ mod operation;
 mod process;
 mod running;
 mod serving;
-mod serving;
