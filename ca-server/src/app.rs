@@ -15,7 +15,7 @@ use ca_core::{
     StoreError, TrustDomain,
 };
 use time::OffsetDateTime;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -30,6 +30,7 @@ use crate::authority::plugged::{self, PluggedError};
 use crate::authority::rotator::{Rotator, RotatorHandle};
 use crate::authority::self_signed::{self, Origin, SelfSignedError};
 use crate::authority::subordinate::SubordinateAuthorities;
+use crate::authority::upstream::{self, Meanwhile, OpenError, Upstream, UpstreamHandle};
 use crate::config::{Config, Tokens};
 use crate::control;
 use crate::grpc::{self, GrpcConfig};
@@ -68,6 +69,8 @@ enum CaKind {
     SelfSigned(Box<Rotator>, RotatorHandle),
     /// Files that an operator replaces. The store is held for its lock: the folder is ours.
     Plugged(FollowedFiles<KeyCertBundle>, DirectoryStore),
+    /// A key of our own that another CA certifies, and the task that renews that.
+    Intermediate(Box<Upstream>, UpstreamHandle),
 }
 
 impl CaKind {
@@ -76,13 +79,21 @@ impl CaKind {
         match self {
             Self::SelfSigned(..) => "self-signed",
             Self::Plugged(..) => "plugged-in",
+            Self::Intermediate(..) => "intermediate",
         }
     }
 
     fn rotator(&self) -> Option<RotatorHandle> {
         match self {
             Self::SelfSigned(_, handle) => Some(handle.clone()),
-            Self::Plugged(..) => None,
+            Self::Plugged(..) | Self::Intermediate(..) => None,
+        }
+    }
+
+    fn upstream(&self) -> Option<UpstreamHandle> {
+        match self {
+            Self::Intermediate(_, handle) => Some(handle.clone()),
+            Self::SelfSigned(..) | Self::Plugged(..) => None,
         }
     }
 }
@@ -97,7 +108,7 @@ impl App {
         let now = OffsetDateTime::now_utc();
 
         // Sockets first: a port that is taken is found out before a new root is made.
-        let serving = bind(config.listen).await?;
+        let serving = reserve(config.listen)?;
         let admin = bind(config.admin_listen).await?;
         let webhook = bind_where_wanted(config.serving.webhook).await?;
         let dns = bind_where_wanted(config.serving.dns.map(|dns| dns.listen)).await?;
@@ -112,13 +123,31 @@ impl App {
             path: control::path(&config.data_dir),
             cause,
         })?;
-        let (kind, bundles) = match plugged::follow(&config.root_ca_dir)? {
-            Some(files) => {
+        let (kind, bundles) = match (plugged::follow(&config.root_ca_dir)?, config.upstream) {
+            (Some(_), Some(_)) => return Err(AppError::TwoCas(config.root_ca_dir)),
+            (None, Some(above)) => {
+                let pending = config.data_dir.join("pending-key.pem");
+                let mesh = config.trust_domain.clone();
+                let (mut task, handle) = Upstream::open(above, store, &pending, mesh, now).await?;
+                let bundles = match task.bundles() {
+                    Some(bundles) => bundles.clone(),
+                    None => {
+                        let meanwhile = Meanwhile {
+                            admin: &admin,
+                            control: &control,
+                        };
+                        let waited = upstream::answer_meanwhile(meanwhile, &mut task, &handle);
+                        waited.await.map_err(AppError::Waiting)?
+                    }
+                };
+                (CaKind::Intermediate(Box::new(task), handle), bundles)
+            }
+            (Some(files), None) => {
                 tracing::info!(folder = %config.root_ca_dir.display(), "the CA's key is plugged in");
                 let bundles = BundleStore::new((*files.current()).clone());
                 (CaKind::Plugged(files, store), bundles)
             }
-            None => {
+            (None, None) => {
                 let params = RootParams::new(config.trust_domain.as_str(), config.root_lifetime);
                 let (stored, origin) = self_signed::load_or_create(&store, &params, now).await?;
                 if origin == Origin::Created {
@@ -135,6 +164,9 @@ impl App {
                 (CaKind::SelfSigned(Box::new(rotator), handle), bundles)
             }
         };
+        // It may have taken days.
+        let now = OffsetDateTime::now_utc();
+        let serving = listen(serving, config.listen)?;
         let root_file = config.data_dir.join("root-cert.pem");
         roots_file::write(&root_file, bundles.current().roots()).map_err(|cause| {
             AppError::RootFile {
@@ -154,7 +186,7 @@ impl App {
         let certificates = config.serving.plan.carry_out(&authority, now)?;
         let files = match &kind {
             CaKind::Plugged(files, _) => Some(files.clone()),
-            CaKind::SelfSigned(..) => None,
+            CaKind::SelfSigned(..) | CaKind::Intermediate(..) => None,
         };
         let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let admission = Admission::start(threads, config.admission).map_err(AppError::Threads)?;
@@ -178,6 +210,7 @@ impl App {
             bundles: bundles.clone(),
             files: files.map(|files| (config.root_ca_dir, files)),
             rotator: kind.rotator(),
+            upstream: kind.upstream(),
             serving: certificates.statuses.clone(),
             authenticators: Arc::clone(&authenticators),
             policy: policy_path.zip(policy),
@@ -293,6 +326,9 @@ impl App {
             CaKind::SelfSigned(rotator, _) => {
                 background.spawn(named("root rotation", rotator.run()));
             }
+            CaKind::Intermediate(task, _) => {
+                background.spawn(named("renewal of the CA's certificate", task.run()));
+            }
             CaKind::Plugged(files, store) => {
                 let bundles = self.bundles.clone();
                 background.spawn(named("CA files", async move {
@@ -301,10 +337,11 @@ impl App {
                 }));
             }
         }
-        background.spawn(named(
-            "control socket",
-            control::serve(self.control, self.admin_pages.observed.clone()),
-        ));
+        let server = control::Server::Complete(Box::new(self.admin_pages.observed.clone()));
+        let control = self.control;
+        background.spawn(named("control socket", async move {
+            control::serve(&control, server).await;
+        }));
 
         let mut admin = tokio::spawn(
             self.admin_pages
@@ -384,6 +421,18 @@ pub enum AppError {
     /// The plugged-in CA cannot be used.
     #[error(transparent)]
     Plugged(#[from] PluggedError),
+    /// There are CA files, and another CA is to certify us.
+    #[error(
+        "{} has the files of a CA, and an upstream CA is configured: only one of them can be meant",
+        .0.display()
+    )]
+    TwoCas(PathBuf),
+    /// The CA above cannot be had.
+    #[error(transparent)]
+    Upstream(#[from] OpenError),
+    /// Nothing can be answered while there is no certificate.
+    #[error("while waiting for the CA's certificate: {0}")]
+    Waiting(io::Error),
     /// What the store holds is not a CA any more.
     #[error("the CA in the store cannot be used: {0}")]
     Bundle(#[from] BundleError),
@@ -420,8 +469,31 @@ async fn bind_where_wanted(address: Option<SocketAddr>) -> Result<Option<TcpList
     }
 }
 
+/// Takes the address. Nobody can connect yet: who tries is refused at once, and tries again.
+fn reserve(address: SocketAddr) -> Result<TcpSocket, AppError> {
+    let reserved = || {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        // As every listener of ours: connections of the process before us may still linger.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        Ok(socket)
+    };
+    reserved().map_err(|cause| AppError::Bind { address, cause })
+}
+
+fn listen(socket: TcpSocket, address: SocketAddr) -> Result<TcpListener, AppError> {
+    let listening = socket.listen(BACKLOG);
+    listening.map_err(|cause| AppError::Bind { address, cause })
+}
+
 async fn bind(address: SocketAddr) -> Result<TcpListener, AppError> {
     TcpListener::bind(address)
         .await
         .map_err(|cause| AppError::Bind { address, cause })
 }
+
+/// Connections that wait to be accepted: what the library takes too.
+const BACKLOG: u32 = 1024;

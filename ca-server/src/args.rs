@@ -12,10 +12,12 @@ use tracing_subscriber::EnvFilter;
 use crate::authority::rotator::RotationStep;
 
 mod authentication;
+mod authority;
 mod grpc;
 mod serving;
 
 pub(crate) use authentication::AuthenticationArgs;
+pub(crate) use authority::AuthorityArgs;
 pub(crate) use grpc::GrpcArgs;
 pub(crate) use serving::ServingArgs;
 
@@ -135,6 +137,9 @@ pub struct Args {
     // Last, because their headings would stand over everything behind it.
     #[command(flatten)]
     pub(crate) grpc: GrpcArgs,
+
+    #[command(flatten)]
+    pub(crate) authority: AuthorityArgs,
 
     #[command(flatten)]
     pub(crate) authentication: AuthenticationArgs,

@@ -14,10 +14,13 @@ use crate::audit::{OnFailure, RotationLimits};
 use crate::grpc::GrpcConfig;
 
 mod authentication;
+mod authority;
 mod serving;
 
 pub use authentication::AuthenticationError;
 pub(crate) use authentication::{Authentication, Issuer, Keys, Tokens};
+pub use authority::UpstreamFlagsError;
+pub(crate) use authority::{UpstreamCa, UpstreamSource};
 use serving::Serving;
 pub use serving::ServingConfigError;
 
@@ -32,6 +35,8 @@ pub struct Config {
     pub(crate) ttl: TtlPolicy,
     pub(crate) root_ca_dir: PathBuf,
     pub(crate) root_lifetime: Duration,
+    /// `None`: this CA has a root of its own, or is plugged in.
+    pub(crate) upstream: Option<UpstreamCa>,
     /// `None`: the root changes on an operator's word alone.
     pub(crate) rotation: Option<RotationPolicy>,
     pub(crate) authentication: Authentication,
@@ -68,6 +73,7 @@ impl TryFrom<Args> for Config {
             ttl,
             root_ca_dir: args.root_ca_dir,
             root_lifetime: args.self_signed_ca_cert_ttl,
+            upstream: authority::upstream(args.authority)?,
             rotation,
             authentication: args.authentication.try_into()?,
             grpc: args.grpc.into(),
@@ -102,6 +108,9 @@ pub enum ConfigError {
     /// About our own certificates.
     #[error(transparent)]
     Serving(#[from] ServingConfigError),
+    /// About a CA above this one.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamFlagsError),
     /// The lifetimes contradict each other.
     #[error(transparent)]
     Ttl(#[from] TtlError),

@@ -11,7 +11,8 @@ use time::OffsetDateTime;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::authority::rotator::{RotationStep, RotatorHandle};
+use crate::authority::rotator::RotationStep;
+use crate::authority::upstream::UpstreamHandle;
 use crate::observed::Observed;
 
 /// The socket of a data folder.
@@ -31,14 +32,22 @@ pub(crate) fn bind(data_dir: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
+/// Whom orders are for.
+#[derive(Clone, Debug)]
+pub(crate) enum Server {
+    Complete(Box<Observed>),
+    /// There is no certificate for this CA yet.
+    Waiting(UpstreamHandle),
+}
+
 /// Answers for as long as the server runs.
-pub(crate) async fn serve(listener: UnixListener, observed: Observed) {
+pub(crate) async fn serve(listener: &UnixListener, server: Server) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let observed = observed.clone();
+                let server = server.clone();
                 tokio::spawn(async move {
-                    let answered = tokio::time::timeout(DEADLINE, answer(stream, observed)).await;
+                    let answered = tokio::time::timeout(DEADLINE, answer(stream, server)).await;
                     if let Ok(Err(error)) = answered {
                         tracing::debug!("control connection: {error}");
                     }
@@ -52,24 +61,28 @@ pub(crate) async fn serve(listener: UnixListener, observed: Observed) {
     }
 }
 
-async fn answer(stream: UnixStream, observed: Observed) -> io::Result<()> {
+async fn answer(stream: UnixStream, server: Server) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     BufReader::new(read.take(LONGEST_ORDER))
         .read_line(&mut line)
         .await?;
-    let text = match obey(line.trim(), observed).await {
+    let text = match obey(line.trim(), server).await {
         Ok(text) => format!("{OK}{text}\n"),
         Err(text) => format!("{FAILED}{text}\n"),
     };
     write.write_all(text.as_bytes()).await
 }
 
-async fn obey(order: &str, observed: Observed) -> Result<String, String> {
-    if order == STATUS {
-        return Ok(status(&observed).await);
+async fn obey(order: &str, server: Server) -> Result<String, String> {
+    match (order, server) {
+        (STATUS, Server::Complete(observed)) => Ok(status(&observed).await),
+        (STATUS, Server::Waiting(upstream)) => {
+            let upstream = upstream.situation.upstream();
+            Err(format!("not ready: this CA waits for a certificate by {upstream}"))
+        }
+        (order, server) => rotate(order, server).await,
     }
-    rotate(order, observed.rotator).await
 }
 
 #[expect(
@@ -80,12 +93,19 @@ async fn status(observed: &Observed) -> String {
     observed.report(OffsetDateTime::now_utc()).await.to_json()
 }
 
-/// Without a rotator the CA's key is not ours to change.
-async fn rotate(order: &str, rotator: Option<RotatorHandle>) -> Result<String, String> {
+/// Where neither the root nor the key is ours, there is nothing to change.
+async fn rotate(order: &str, server: Server) -> Result<String, String> {
     let step = order
         .strip_prefix("rotate ")
         .and_then(|step| RotationStep::from_str(step, false).ok());
     let step = step.ok_or_else(|| format!("unknown order {order:?}"))?;
+    let (rotator, upstream) = match server {
+        Server::Complete(observed) => (observed.rotator, observed.upstream),
+        Server::Waiting(upstream) => (None, Some(upstream)),
+    };
+    if let Some(upstream) = upstream {
+        return upstream.ask(step).await;
+    }
     let rotator = rotator.ok_or("this CA's key is plugged in: replace its files instead")?;
     rotator
         .ask(step)

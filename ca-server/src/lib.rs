@@ -38,8 +38,11 @@ pub use authentication::AuthenticatorsError;
 pub use authority::plugged::PluggedError;
 pub use authority::rotator::RotationStep;
 pub use authority::self_signed::SelfSignedError;
+pub use authority::upstream::{FileError, OpenError};
 pub use cli::run as run_command;
 pub use cli::token::TokenKeyError;
-pub use config::{AuthenticationError, Config, ConfigError, ServingConfigError};
+pub use config::{
+    AuthenticationError, Config, ConfigError, ServingConfigError, UpstreamFlagsError,
+};
 pub use service::Service;
 pub use serving::{ServingError, TlsError, TlsPolicyError};

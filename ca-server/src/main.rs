@@ -41,15 +41,19 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
                 signal(SignalKind::terminate())?,
                 signal(SignalKind::interrupt())?,
             );
-            let app = App::build(config).await?;
-            app.announce();
-            app.run(async move {
+            let mut end = std::pin::pin!(async move {
                 tokio::select! {
                     _ = terminate.recv() => {}
                     _ = interrupt.recv() => {}
                 }
-            })
-            .await?;
+            });
+            // It may wait for another CA, and is to end all the same when it is told to.
+            let app = tokio::select! {
+                app = App::build(config) => app?,
+                () = &mut end => return Ok(ExitCode::SUCCESS),
+            };
+            app.announce();
+            app.run(end).await?;
             Ok(ExitCode::SUCCESS)
         })
 }

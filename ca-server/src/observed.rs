@@ -12,12 +12,13 @@ use time::OffsetDateTime;
 use crate::admission::Admission;
 use crate::audit::{AuditLog, OnFailure};
 use crate::authority::rotator::{self, RotationStep, RotatorHandle};
+use crate::authority::upstream::UpstreamHandle;
 use crate::metrics::Metrics;
 use crate::refusals::Refusals;
 use crate::report::{
     AuditReport, AuthenticatorReport, CaReport, CertificateReport, Failure, FilesReport,
     KeysReport, NextStep, PolicyReport, Readiness, Report, RequestsReport, RootReport,
-    RotationReport, ServingReport, shown,
+    RotationReport, ServingReport, UpstreamReport, shown,
 };
 use crate::serving::ServingStatuses;
 
@@ -30,6 +31,8 @@ pub(crate) struct Observed {
     pub(crate) bundles: BundleStore,
     /// Where the CA's key is plugged in: the folder, and what is followed in it.
     pub(crate) files: Option<(PathBuf, FollowedFiles<KeyCertBundle>)>,
+    /// Where another CA certifies this one.
+    pub(crate) upstream: Option<UpstreamHandle>,
     /// Where the root is ours.
     pub(crate) rotator: Option<RotatorHandle>,
     pub(crate) serving: ServingStatuses,
@@ -72,6 +75,15 @@ impl Observed {
             notes.push(format!(
                 "the CA's files as they are now are not taken: {reason}"
             ));
+        }
+        if let Some(upstream) = &self.upstream {
+            let situation = &upstream.situation;
+            if let Some(awaited) = situation.awaited() {
+                notes.push(format!("waiting for {awaited}"));
+            }
+            if let Some((at, why)) = situation.failure() {
+                notes.push(format!("{} at {}", why, shown(at)));
+            }
         }
         if let Some((path, file)) = &self.policy
             && let Some(reason) = refused_now(&file.status())
@@ -187,6 +199,18 @@ impl Observed {
                     step: step_name(step).into(),
                     at: shown(at),
                 }),
+            }),
+            upstream: self.upstream.as_ref().map(|upstream| {
+                let situation = &upstream.situation;
+                UpstreamReport {
+                    certified_by: situation.upstream().to_owned(),
+                    renewal: situation.next().map(shown),
+                    awaited: situation.awaited(),
+                    last_failure: situation.failure().map(|(at, reason)| Failure {
+                        time: shown(at),
+                        reason,
+                    }),
+                }
             }),
             files: self
                 .files

@@ -52,6 +52,8 @@ pub(crate) struct CaReport {
     pub(crate) roots: Vec<RootReport>,
     /// Of a self-signed CA.
     pub(crate) rotation: Option<RotationReport>,
+    /// Of a CA that another one certifies.
+    pub(crate) upstream: Option<UpstreamReport>,
     /// Of a CA whose key is plugged in.
     pub(crate) files: Option<FilesReport>,
 }
@@ -87,6 +89,17 @@ pub(crate) struct NextStep {
     pub(crate) step: String,
     /// Not before, and with the next look after that.
     pub(crate) at: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct UpstreamReport {
+    /// Its address, or the folder for files.
+    pub(crate) certified_by: String,
+    /// When the certificate is renewed, or the next attempt is made.
+    pub(crate) renewal: Option<String>,
+    pub(crate) awaited: Option<String>,
+    /// What went wrong since it last went well.
+    pub(crate) last_failure: Option<Failure>,
 }
 
 /// How it goes with files that are followed.

@@ -14,6 +14,10 @@ pub(crate) async fn load_or_create(
     now: OffsetDateTime,
 ) -> Result<(Stored, Origin), SelfSignedError> {
     if let Some(stored) = store.load().await? {
+        // Renewed as a root it would be one, which nobody trusts.
+        if !stored.state.signing_certificate().is_self_issued() {
+            return Err(SelfSignedError::Intermediate);
+        }
         return Ok((stored, Origin::Loaded));
     }
     match store.save(create(params, now)?, None).await {
@@ -49,6 +53,12 @@ fn create(params: &RootParams, now: OffsetDateTime) -> Result<AuthorityState, Se
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SelfSignedError {
+    /// The folder has been used below another CA.
+    #[error(
+        "the data folder holds a CA that another one has certified: name that with --upstream-ca-addr or --upstream-ca-drop, \
+         or use another --data-dir"
+    )]
+    Intermediate,
     /// The state cannot be read or kept.
     #[error(transparent)]
     Store(#[from] StoreError),

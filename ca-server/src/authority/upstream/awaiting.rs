@@ -1,0 +1,86 @@
+//! The time before the first certificate: nothing can be signed, not even the certificate of our own listener. So that
+//! listener is closed, and whoever connects learns at once that it is to try again; the admin listener and the control
+//! socket answer, and say what is waited for.
+
+use std::io;
+use std::os::fd::AsFd as _;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use ca_core::BundleStore;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::oneshot;
+
+use super::{Situation, Upstream, UpstreamHandle};
+use crate::control;
+
+/// What answers while there is no CA.
+pub(crate) struct Meanwhile<'a> {
+    pub(crate) admin: &'a TcpListener,
+    pub(crate) control: &'a UnixListener,
+}
+
+/// Waits for the first certificate of `upstream`.
+pub(crate) async fn answer_meanwhile(
+    meanwhile: Meanwhile<'_>,
+    upstream: &mut Upstream,
+    handle: &UpstreamHandle,
+) -> io::Result<BundleStore> {
+    // A second handle to the same socket: the first goes on to the complete server.
+    let twin = std::net::TcpListener::from(meanwhile.admin.as_fd().try_clone_to_owned()?);
+    let admin = TcpListener::from_std(twin)?;
+    println!("mesh-ca ca-server {}", env!("CARGO_PKG_VERSION"));
+    println!(
+        "waiting for        a certificate by {}",
+        handle.situation.upstream()
+    );
+    println!("admin              {}", admin.local_addr()?);
+    let (end, ended) = oneshot::channel::<()>();
+    let pages =
+        axum::serve(admin, routes(handle.situation.clone())).with_graceful_shutdown(async move {
+            // An error means that the sender is gone, which ends us as well.
+            let _ = ended.await;
+        });
+    let pages = tokio::spawn(pages.into_future());
+    tokio::select! {
+        () = upstream.obtain() => {}
+        () = control::serve(meanwhile.control, control::Server::Waiting(handle.clone())) => {}
+    }
+    drop(end);
+    // A client that holds on to its connection would else be told for ever that nothing is there.
+    let abort = pages.abort_handle();
+    if tokio::time::timeout(PATIENCE, pages).await.is_err() {
+        abort.abort();
+    }
+    upstream
+        .bundles()
+        .cloned()
+        .ok_or_else(|| io::Error::other("there is no certificate"))
+}
+
+fn routes(situation: Situation) -> Router {
+    Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(not_ready))
+        .route("/ready", get(not_ready))
+        .with_state(situation)
+}
+
+async fn not_ready(State(situation): State<Situation>) -> (StatusCode, String) {
+    let mut text = format!(
+        "not ready\nmissing: a certificate for this CA, to be given by {}\n",
+        situation.upstream()
+    );
+    if let Some(awaited) = situation.awaited() {
+        text.push_str(&format!("missing: {awaited}\n"));
+    }
+    if let Some((_, why)) = situation.failure() {
+        text.push_str(&format!("note: {}\n", why.replace('\n', " ")));
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, text)
+}
+
+const PATIENCE: Duration = Duration::from_secs(1);
