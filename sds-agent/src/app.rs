@@ -1,6 +1,6 @@
 //! Wires everything. The only file that names every concrete type.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, path::Path, sync::Arc};
 
 use tokio::{
     net::{TcpListener, UnixListener},
@@ -128,6 +128,11 @@ impl App {
         let mut following = Vec::new();
         for (name, source) in self.mounted.sources() {
             following.extend(secrets.files().follow(&name, source));
+        }
+        // Without its folder, which a pod has from the start or never, following it would cost a thread for nothing.
+        let crl_file = self.config.crl_file;
+        if let Some(path) = crl_file.filter(|path| path.parent().is_some_and(Path::is_dir)) {
+            tokio::spawn(secrets.files().clone().follow_revocation_lists(path));
         }
         let service = SecretService::new(secrets.clone(), Arc::clone(&metrics), stop.clone());
         let admin = Admin::new(secrets.clone(), Arc::clone(&metrics), service.roll());

@@ -131,6 +131,20 @@ pub struct Args {
     #[arg(long, env = "FILE_MOUNTED_CERTS", value_parser = FalseyValueParser::new())]
     pub file_mounted_certs: bool,
 
+    /// File with revocation lists (PEM) for Envoy to check certificates against, beside all roots. It may come later, into a
+    /// folder that is there at the start.
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/var/run/secrets/istio/crl/ca-crl.pem",
+        value_parser = OsStringValueParser::new().map(PathBuf::from)
+    )]
+    pub crl_file: PathBuf,
+
+    /// Whether to look for that file.
+    #[arg(long, env = "PILOT_ENABLE_CA_CRL", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    pub crl: bool,
+
     /// Address of `/healthz`, `/readyz`, `/metrics` and `/debug/sds`.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15020")]
     pub admin_listen: SocketAddr,

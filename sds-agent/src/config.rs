@@ -21,6 +21,8 @@ pub struct Config {
     pub(crate) socket: SocketConfig,
     /// Where files are written, if anywhere.
     pub(crate) output_dir: Option<PathBuf>,
+    /// Where revocation lists may come.
+    pub(crate) crl_file: Option<PathBuf>,
     /// Where health, readiness and metrics are served.
     pub(crate) admin_listen: SocketAddr,
 }
@@ -118,6 +120,7 @@ impl TryFrom<Args> for Config {
                 },
             },
             output_dir: not_empty(args.output_dir),
+            crl_file: not_empty(Some(args.crl_file)).filter(|_| args.crl),
             admin_listen: args.admin_listen,
         })
     }

@@ -7,6 +7,7 @@ mod material;
 mod mounted;
 mod name;
 mod overlap;
+mod revocation;
 mod shelf;
 mod workload_secret;
 
@@ -158,10 +159,14 @@ impl Publisher {
         roots: &TrustBundle,
         now: OffsetDateTime,
     ) -> Option<Version> {
-        let secret = roots_secret(roots);
-        let version = secret.version().clone();
-        self.put([(SecretName::Roots, secret)], now);
-        self.mounted.roots.is_none().then_some(version)
+        self.put([(SecretName::Roots, roots_secret(roots))], now);
+        if self.mounted.roots.is_some() {
+            return None;
+        }
+        let shelf = self.shelf.borrow();
+        shelf
+            .last(&SecretName::Roots)
+            .map(|secret| secret.version().clone())
     }
 
     fn put<const N: usize>(&self, secrets: [(SecretName, Secret); N], now: OffsetDateTime) {
@@ -193,8 +198,10 @@ impl Publisher {
 }
 
 fn roots_secret(roots: &TrustBundle) -> Secret {
-    let roots = roots.to_pem().to_owned();
-    Secret::new(Contents::Roots { roots })
+    Secret::new(Contents::Roots {
+        roots: roots.to_pem().to_owned(),
+        revocation: None,
+    })
 }
 
 #[cfg(test)]

@@ -126,7 +126,7 @@ fn bundles(shelf: &Shelf) -> Result<Option<X509BundlesResponse>, Status> {
 
 /// One after the other, DER.
 fn bundle(shelf: &Shelf) -> Option<Vec<u8>> {
-    let Contents::Roots { roots } = shelf.last(&SecretName::Roots)?.contents() else {
+    let Contents::Roots { roots, .. } = shelf.last(&SecretName::Roots)?.contents() else {
         return None;
     };
     let (roots, _) = roots_file::readable(roots.as_bytes());

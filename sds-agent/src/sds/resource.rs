@@ -22,11 +22,14 @@ pub(super) fn pack(name: &SecretName, secret: &Secret) -> Any {
             private_key: Some(inline(key)),
             ..TlsCertificate::default()
         }),
-        Contents::Roots { roots } => Type::ValidationContext(CertificateValidationContext {
-            // Whom to accept is added by the control plane; whom to trust is all we know.
-            trusted_ca: Some(inline(roots)),
-            ..CertificateValidationContext::default()
-        }),
+        Contents::Roots { roots, revocation } => {
+            Type::ValidationContext(CertificateValidationContext {
+                // Whom to accept is added by the control plane; whom to trust is all we know.
+                trusted_ca: Some(inline(roots)),
+                crl: revocation.as_deref().map(inline),
+                ..CertificateValidationContext::default()
+            })
+        }
     };
     let message = SecretMessage {
         name: name.to_string(),

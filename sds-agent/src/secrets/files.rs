@@ -10,6 +10,7 @@ use std::{
 };
 
 use ca_core::files::{FileSet, FollowError, FollowOptions, FollowedFiles, Snapshot};
+use time::OffsetDateTime;
 use tokio::{sync::watch, task::AbortHandle};
 
 use super::{
@@ -162,6 +163,24 @@ impl Files {
                 _ = refusals.refused() => {}
             }
         }
+    }
+
+    /// Puts revocation lists beside all roots.
+    pub(super) fn revoke(&self, lists: Option<Arc<str>>, now: OffsetDateTime) {
+        let some = lists.is_some();
+        let changed = self
+            .0
+            .shelf
+            .send_if_modified(|shelf| Arc::make_mut(shelf).revoke(lists, now));
+        if changed {
+            tracing::info!(some, "the revocation lists have changed");
+        }
+    }
+
+    pub(super) fn no_lists(&self, path: &Path, reason: &dyn std::fmt::Display) {
+        self.0.metrics.file_failures.inc();
+        let path = path.display();
+        tracing::warn!(%path, %reason, "revocation lists are not taken");
     }
 
     fn put(&self, name: &SecretName, secret: &Arc<Secret>) {

@@ -47,7 +47,10 @@ pub(super) fn roots(text: &[u8]) -> Result<Secret, Unusable> {
         tracing::warn!(left_out, "some roots do not read and are left out");
     }
     let roots = roots.iter().map(Certificate::to_pem).collect();
-    Ok(Secret::new(Contents::Roots { roots }))
+    Ok(Secret::new(Contents::Roots {
+        roots,
+        revocation: None,
+    }))
 }
 
 /// Why the contents of files are not served.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use ring::digest::{SHA256, digest};
+use ring::digest::{Context, SHA256};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
@@ -13,6 +13,8 @@ use crate::clock;
 #[derive(Clone, Debug)]
 pub(crate) struct Shelf {
     secrets: BTreeMap<SecretName, Arc<Secret>>,
+    /// What goes along with all roots.
+    revocation: Option<Arc<str>>,
     /// How often the shelf has changed.
     changes: u64,
     changed_at: OffsetDateTime,
@@ -39,6 +41,8 @@ pub(crate) enum Contents {
     Roots {
         /// One certificate or more.
         roots: String,
+        /// Revocation lists for whoever checks certificates against the roots. The shelf puts them in.
+        revocation: Option<Arc<str>>,
     },
 }
 
@@ -52,6 +56,7 @@ impl Shelf {
     pub(super) fn new() -> Self {
         Self {
             secrets: BTreeMap::new(),
+            revocation: None,
             changes: 0,
             changed_at: OffsetDateTime::UNIX_EPOCH,
         }
@@ -84,6 +89,7 @@ impl Shelf {
     ) -> bool {
         let mut changed = false;
         for (name, secret) in secrets {
+            let secret = secret.with_revocation(self.revocation.as_ref());
             if self.secrets.get(&name).map(|held| &held.version) != Some(&secret.version) {
                 self.secrets.insert(name, secret);
                 changed = true;
@@ -94,6 +100,12 @@ impl Shelf {
             self.changed_at = now;
         }
         changed
+    }
+
+    /// Replaces the revocation lists that go along with all roots. Whether anything is different afterwards.
+    pub(super) fn revoke(&mut self, lists: Option<Arc<str>>, now: OffsetDateTime) -> bool {
+        self.revocation = lists;
+        self.put(self.secrets.clone(), now)
     }
 
     /// Takes a secret away that nobody wants.
@@ -112,6 +124,19 @@ impl Secret {
         Self {
             version: contents.version(),
             contents,
+        }
+    }
+
+    /// Roots with these revocation lists; everything else as it is.
+    fn with_revocation(self: Arc<Self>, lists: Option<&Arc<str>>) -> Arc<Self> {
+        match &self.contents {
+            Contents::Roots { roots, revocation } if revocation.as_ref() != lists => {
+                Arc::new(Self::new(Contents::Roots {
+                    roots: roots.clone(),
+                    revocation: lists.cloned(),
+                }))
+            }
+            _ => self,
         }
     }
 
@@ -137,11 +162,14 @@ impl Secret {
 impl Contents {
     /// Made of what is public: a certificate belongs to one key only.
     fn version(&self) -> Version {
-        let public = match self {
-            Self::KeyPair { chain, .. } => chain,
-            Self::Roots { roots } => roots,
+        let (public, more) = match self {
+            Self::KeyPair { chain, .. } => (chain, ""),
+            Self::Roots { roots, revocation } => (roots, revocation.as_deref().unwrap_or_default()),
         };
-        let hash = digest(&SHA256, public.as_bytes());
+        let mut hash = Context::new(&SHA256);
+        hash.update(public.as_bytes());
+        hash.update(more.as_bytes());
+        let hash = hash.finish();
         let half = hash.as_ref().iter().take(16);
         let text: String = half.map(|byte| format!("{byte:02x}")).collect();
         Version(text.into())
@@ -177,8 +205,10 @@ mod tests {
     const NOON: OffsetDateTime = datetime!(2026-11-21 12:00 UTC);
 
     fn roots(text: &str) -> Arc<Secret> {
-        let roots = text.to_owned();
-        Arc::new(Secret::new(Contents::Roots { roots }))
+        Arc::new(Secret::new(Contents::Roots {
+            roots: text.to_owned(),
+            revocation: None,
+        }))
     }
 
     fn pair(chain: &str) -> Arc<Secret> {
@@ -197,6 +227,37 @@ mod tests {
         assert!(shelf.label().ends_with("/1"));
         assert!(shelf.put([(SecretName::Roots, roots("B"))], NOON));
         assert_eq!(shelf.label(), "2026-11-21T12:00:00Z/2");
+    }
+
+    #[test]
+    fn revocation_lists_go_along_with_all_roots_those_that_come_later_too() {
+        let lists = |shelf: &Shelf, name| match shelf.last(&name).unwrap().contents() {
+            Contents::Roots { revocation, .. } => revocation.as_deref().map(str::to_owned),
+            Contents::KeyPair { .. } => panic!("a pair has none"),
+        };
+        let file = SecretName::FileRoots("/f".into());
+        let mut shelf = Shelf::new();
+        shelf.put(
+            [
+                (SecretName::Roots, roots("A")),
+                (SecretName::KeyPair, pair("C")),
+            ],
+            NOON,
+        );
+        let plain = shelf.last(&SecretName::Roots).unwrap().version().clone();
+        let pair = shelf.last(&SecretName::KeyPair).unwrap().version().clone();
+        assert!(shelf.revoke(Some("LIST".into()), NOON));
+        assert!(!shelf.revoke(Some("LIST".into()), NOON));
+        assert_ne!(*shelf.last(&SecretName::Roots).unwrap().version(), plain);
+        assert_eq!(*shelf.last(&SecretName::KeyPair).unwrap().version(), pair);
+        assert!(!shelf.put([(SecretName::Roots, roots("A"))], NOON));
+        assert!(shelf.put([(file.clone(), roots("B"))], NOON));
+        for name in [SecretName::Roots, file.clone()] {
+            assert_eq!(lists(&shelf, name).as_deref(), Some("LIST"));
+        }
+        assert!(shelf.revoke(None, NOON));
+        assert_eq!(lists(&shelf, file), None);
+        assert_eq!(*shelf.last(&SecretName::Roots).unwrap().version(), plain);
     }
 
     #[test]

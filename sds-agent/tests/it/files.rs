@@ -7,7 +7,12 @@ use std::{
 };
 
 use ca_core::{TrustBundle, testing::TestCa};
-use ca_proto::envoy::service::discovery::v3::DiscoveryRequest;
+use ca_proto::envoy::{
+    config::core::v3::data_source::Specifier,
+    extensions::transport_sockets::tls::v3::{Secret, secret::Type},
+    service::discovery::v3::DiscoveryRequest,
+};
+use time::OffsetDateTime;
 use tonic::Code;
 
 use crate::{
@@ -288,4 +293,61 @@ async fn the_folder_that_the_agent_writes_is_not_taken_for_a_mounted_one() {
     checked_chain(&pair.accept().await[0], &ca.roots);
     agent.renew();
     checked_chain(&pair.accept().await[0], &ca.roots);
+}
+
+/// A list by rcgen, an implementation that is not ours, which is over after these days.
+fn revocation_list(ca: &TestCa, days: i64) -> String {
+    let key = rcgen::KeyPair::from_pem(&ca.key().to_pkcs8_pem()).unwrap();
+    let issuer = rcgen::Issuer::from_ca_cert_pem(ca.roots().to_pem(), key).unwrap();
+    let now = OffsetDateTime::now_utc();
+    let params = rcgen::CertificateRevocationListParams {
+        this_update: now - time::Duration::days(7),
+        next_update: now + time::Duration::days(days),
+        crl_number: rcgen::SerialNumber::from(1),
+        issuing_distribution_point: None,
+        revoked_certs: vec![],
+        key_identifier_method: rcgen::KeyIdMethod::Sha256,
+    };
+    params.signed_by(&issuer).unwrap().pem().unwrap()
+}
+
+fn list_in(secret: &Secret) -> Option<Vec<u8>> {
+    let Some(Type::ValidationContext(context)) = &secret.r#type else {
+        panic!("not roots: {}", secret.name);
+    };
+    match context.crl.as_ref()?.specifier.as_ref()? {
+        Specifier::InlineBytes(bytes) => Some(bytes.clone()),
+        other => panic!("not inline: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn revocation_lists_go_along_with_all_roots_and_are_followed() {
+    let ca = Ca::good();
+    let home = Home::new(&ca);
+    let volume = Volume::new(&home);
+    let path = home.path("ca-crl.pem");
+    let flags = ["--crl-file", path.to_str().unwrap()];
+    let agent = Agent::start_in(home, &ca, &flags);
+    let mut roots = agent.subscribe(&["ROOTCA"]).await;
+    let mut from_file = agent.subscribe(&[&volume.roots_name()]).await;
+    assert_eq!(list_in(&roots.accept().await[0]), None);
+    assert_eq!(list_in(&from_file.accept().await[0]), None);
+
+    let list = revocation_list(&volume.ca, 1);
+    let written = pem::parse(&list).unwrap();
+    fs::write(&path, &list).unwrap();
+    for stream in [&mut roots, &mut from_file] {
+        let found = list_in(&stream.accept().await[0]).unwrap();
+        assert_eq!(pem::parse(found).unwrap().contents(), written.contents());
+    }
+    // Envoy would fail every connection.
+    fs::write(&path, revocation_list(&volume.ca, -1)).unwrap();
+    agent.counts(FAILURES, "1.0").await;
+    assert!(roots.is_silent().await);
+
+    fs::remove_file(&path).unwrap();
+    for stream in [&mut roots, &mut from_file] {
+        assert_eq!(list_in(&stream.accept().await[0]), None);
+    }
 }
