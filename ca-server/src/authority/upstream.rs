@@ -259,12 +259,12 @@ impl Upstream {
             }
             Source::Drop(folder) => {
                 folder.put_request(&text)?;
-                tracing::info!(folder = %folder.shown(), "a certificate is wanted for ca.csr");
                 self.situation.awaits(format!(
                     "{} for {}",
                     folder.path("ca-cert.pem").display(),
                     folder.path("ca.csr").display()
                 ));
+                tracing::info!(folder = %folder.shown(), "a certificate is wanted for ca.csr");
                 // The files tell when it is there; till then there is nothing to do but wait.
                 self.renew_at = now + LONGEST_LIFE;
                 let dropped = folder.current();
@@ -361,7 +361,14 @@ impl Upstream {
         }
         let revision = self.stored.as_ref().map(|stored| stored.revision.clone());
         let stored = self.store.save(state, revision).await?;
-        let is_new_key = self.pending.forget(stored.state.key())?;
+        // A file that stays behind is recognised at the next start; what is stored is in use from here on.
+        let is_new_key = self
+            .pending
+            .forget(stored.state.key())
+            .unwrap_or_else(|error| {
+                tracing::warn!("the key that waited: {error}");
+                true
+            });
         self.stored = Some(stored);
         if is_new_key || self.bundles.is_none() {
             self.renew_at = renewal_of(&bundle, now);
@@ -372,12 +379,8 @@ impl Upstream {
         } else {
             self.situation.settled(self.renew_at);
         }
-        let signing = bundle.signing_certificate();
-        tracing::info!(
-            serial = signing.serial(), not_after = %signing.not_after(),
-            roots = bundle.roots().certificates().len(), next_renewal = %self.renew_at,
-            "certified by the upstream CA: in use from now on"
-        );
+        let signing = bundle.signing_certificate().clone();
+        let roots = bundle.roots().certificates().len();
         match &self.bundles {
             Some(bundles) => bundles.replace(bundle),
             None => self.bundles = Some(BundleStore::new(bundle)),
@@ -387,12 +390,17 @@ impl Upstream {
         {
             folder.take_request_away();
         }
+        tracing::info!(
+            serial = signing.serial(), not_after = %signing.not_after(),
+            roots, next_renewal = %self.renew_at,
+            "certified by the upstream CA: in use from now on"
+        );
         Ok(())
     }
 
     fn report(&self, now: OffsetDateTime, fault: &Fault) {
-        tracing::error!("the certificate of this CA: {fault}");
         self.situation.failed(now, fault.to_string());
+        tracing::error!("the certificate of this CA: {fault}");
     }
 }
 

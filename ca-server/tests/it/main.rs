@@ -16,3 +16,4 @@ mod operation;
 mod process;
 mod running;
 mod serving;
+mod upstream;

@@ -63,11 +63,12 @@ impl PendingKey {
             .as_ref()
             .is_some_and(|key| key.public_key() == kept.public_key());
         if is_this {
+            self.key = None;
             match std::fs::remove_file(&self.path) {
                 Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
                     return Err(FileError::io(&self.path, cause));
                 }
-                _ => self.key = None,
+                _ => {}
             }
         }
         Ok(is_this)
