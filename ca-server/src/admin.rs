@@ -8,7 +8,6 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
@@ -19,49 +18,42 @@ use axum::routing::get;
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
 
-use crate::metrics::Metrics;
 use crate::observed::Observed;
 use crate::report::Readiness;
 
 mod local;
+mod page;
 
-/// What the pages are made from.
-#[derive(Clone, Debug)]
-pub(crate) struct Admin {
-    pub(crate) observed: Observed,
-    pub(crate) metrics: Arc<Metrics>,
-}
-
-impl Admin {
-    pub(crate) async fn serve(
-        self,
-        listener: TcpListener,
-        end: impl Future<Output = ()> + Send + 'static,
-    ) -> io::Result<()> {
-        let for_this_machine = Router::new()
-            .route("/debug", get(debug))
-            .layer(middleware::from_fn(local::only));
-        let routes = Router::new()
-            .route("/healthz", get(async || "ok\n"))
-            .route("/readyz", get(ready))
-            // Istio's path for the same question.
-            .route("/ready", get(ready))
-            .route("/metrics", get(metrics))
-            .merge(for_this_machine)
-            .with_state(self)
-            .into_make_service_with_connect_info::<SocketAddr>();
-        axum::serve(listener, routes)
-            .with_graceful_shutdown(end)
-            .await
-    }
+/// Answers until the end.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    observed: Observed,
+    end: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let for_this_machine = Router::new()
+        .route("/", get(page::page))
+        .route("/debug", get(debug))
+        .layer(middleware::from_fn(local::only));
+    let routes = Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        // Istio's path for the same question.
+        .route("/ready", get(ready))
+        .route("/metrics", get(metrics))
+        .merge(for_this_machine)
+        .with_state(observed)
+        .into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, routes)
+        .with_graceful_shutdown(end)
+        .await
 }
 
 #[expect(
     clippy::disallowed_methods,
     reason = "an edge: the question is about now"
 )]
-async fn ready(State(admin): State<Admin>) -> (StatusCode, String) {
-    let readiness = admin.observed.readiness(OffsetDateTime::now_utc());
+async fn ready(State(observed): State<Observed>) -> (StatusCode, String) {
+    let readiness = observed.readiness(OffsetDateTime::now_utc());
     let status = if readiness.ready {
         StatusCode::OK
     } else {
@@ -92,8 +84,8 @@ fn lines(readiness: &Readiness) -> String {
     clippy::disallowed_methods,
     reason = "an edge: the question is about now"
 )]
-async fn debug(State(admin): State<Admin>) -> Response {
-    let report = admin.observed.report(OffsetDateTime::now_utc()).await;
+async fn debug(State(observed): State<Observed>) -> Response {
+    let report = observed.report(OffsetDateTime::now_utc()).await;
     let headers = [
         (header::CONTENT_TYPE, "application/json"),
         (header::CACHE_CONTROL, "no-store"),
@@ -101,8 +93,8 @@ async fn debug(State(admin): State<Admin>) -> Response {
     (headers, report.to_json()).into_response()
 }
 
-async fn metrics(State(admin): State<Admin>) -> Response {
-    match admin.metrics.text() {
+async fn metrics(State(observed): State<Observed>) -> Response {
+    match observed.metrics.text(&observed) {
         Ok(text) => (
             [(
                 header::CONTENT_TYPE,

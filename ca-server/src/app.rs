@@ -20,21 +20,22 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::addresses::Addresses;
-use crate::admin::Admin;
+use crate::admin;
 use crate::admission::Admission;
 use crate::announce::Announcement;
 use crate::audit::AuditLog;
-use crate::authentication::{self, AuthenticatorsError};
+use crate::authentication::{self, AuthenticatorsError, Witness};
 use crate::authority::local::OffloadingAuthority;
 use crate::authority::plugged::{self, PluggedError};
 use crate::authority::rotator::{Rotator, RotatorHandle};
 use crate::authority::self_signed::{self, Origin, SelfSignedError};
 use crate::authority::subordinate::SubordinateAuthorities;
 use crate::authority::upstream::{self, Meanwhile, OpenError, Upstream, UpstreamHandle};
+use crate::cli::token;
 use crate::config::{Config, Tokens};
 use crate::control;
 use crate::grpc::{self, GrpcConfig};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Verdicts};
 use crate::observed::Observed;
 use crate::roots_file;
 use crate::service::Service;
@@ -51,7 +52,7 @@ pub struct App {
     certificates: Serving,
     service: Service,
     grpc: GrpcConfig,
-    admin_pages: Admin,
+    observed: Observed,
     bundles: BundleStore,
     kind: CaKind,
     control: UnixListener,
@@ -177,10 +178,12 @@ impl App {
         let authority = LocalAuthority::new(bundles.clone());
 
         let local_tokens = matches!(authentication.tokens, Tokens::Local(_));
+        let verdicts = Arc::new(Verdicts::default());
         let authenticators = Arc::new(authentication::authenticators(
             authentication,
             &config.trust_domain,
-            &config.data_dir,
+            || token::load_or_create(&config.data_dir),
+            Arc::clone(&verdicts) as Arc<dyn Witness>,
         )?);
 
         let certificates = config.serving.plan.carry_out(&authority, now)?;
@@ -218,6 +221,7 @@ impl App {
             audit: audit.transpose()?,
             refusals: Arc::default(),
             metrics: Arc::clone(&metrics),
+            verdicts,
         };
         let service = Service {
             authenticators,
@@ -243,7 +247,7 @@ impl App {
             certificates,
             service,
             grpc: config.grpc,
-            admin_pages: Admin { observed, metrics },
+            observed,
             bundles,
             kind,
             control,
@@ -337,16 +341,17 @@ impl App {
                 }));
             }
         }
-        let server = control::Server::Complete(Box::new(self.admin_pages.observed.clone()));
+        let server = control::Server::Complete(Box::new(self.observed.clone()));
         let control = self.control;
         background.spawn(named("control socket", async move {
             control::serve(&control, server).await;
         }));
 
-        let mut admin = tokio::spawn(
-            self.admin_pages
-                .serve(self.admin, drained(draining.subscribe())),
-        );
+        let mut admin = tokio::spawn(admin::serve(
+            self.admin,
+            self.observed,
+            drained(draining.subscribe()),
+        ));
         let connections = serving::tls_connections(self.serving, self.certificates.grpc);
         let mut server = tokio::spawn(grpc::serve(
             self.grpc,

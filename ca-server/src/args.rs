@@ -13,24 +13,37 @@ use crate::authority::rotator::RotationStep;
 
 mod authentication;
 mod authority;
+mod explain;
+mod file;
 mod grpc;
+mod layers;
 mod serving;
 
 pub(crate) use authentication::AuthenticationArgs;
 pub(crate) use authority::AuthorityArgs;
+pub use explain::ExplainArgs;
+pub(crate) use explain::Header;
 pub(crate) use grpc::GrpcArgs;
+pub use layers::{ConfigurationError, Settings};
 pub(crate) use serving::ServingArgs;
 
 /// A certificate authority for service meshes, wire-compatible with Istio.
 ///
 /// Without any flag it creates a root in ./mesh-ca-data, signs over TLS on 127.0.0.1:15012, and accepts tokens that
 /// `ca-server token` makes.
+///
+/// A flag --some-name can also be the variable that stands beside it, else MESH_CA_SOME_NAME, or `some-name` in the file
+/// --config (TOML). What is typed wins over the environment, and that over the file. `ca-server config` shows the outcome.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 pub struct Args {
     /// What to do instead of serving.
     #[command(subcommand)]
     pub command: Option<Command>,
+
+    /// File with values for these flags, in TOML: `listen = "0.0.0.0:15012"`.
+    #[arg(long, env = "MESH_CA_CONFIG", value_name = "FILE", global = true)]
+    pub(crate) config: Option<PathBuf>,
 
     /// Folder for the CA's key and certificates; created with mode 0700.
     #[arg(long, value_name = "FOLDER", default_value = DEFAULT_DATA_DIR)]
@@ -134,6 +147,10 @@ pub struct Args {
     )]
     log: String,
 
+    /// How to log: lines for people, or an object in each line.
+    #[arg(long, value_name = "FORMAT", default_value = "text", global = true)]
+    pub(crate) log_format: LogFormat,
+
     // Last, because their headings would stand over everything behind it.
     #[command(flatten)]
     pub(crate) grpc: GrpcArgs,
@@ -157,8 +174,20 @@ pub enum Command {
     Rotate(RotateArgs),
     /// Tell how a running server is; fail if it is not ready.
     Status(StatusArgs),
+    /// Say what would be decided about a caller, by whom and by which rule; fail if it would be refused. Needs no
+    /// running server. Flags of the server stand before the verb.
+    Explain(ExplainArgs),
+    /// Print what is in force as a configuration file, with where each value comes from. Flags stand before the verb.
+    Config,
     /// Work with a policy file.
     Policy(PolicyArgs),
+}
+
+/// For whom the log is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
 }
 
 /// What happens to a root near its end.
@@ -241,7 +270,7 @@ pub struct TokenArgs {
 
 impl Args {
     /// The log filter; a malformed one is reported and replaced, because logging must not keep a CA from starting.
-    pub fn log_filter(&self) -> (EnvFilter, Option<String>) {
+    pub(crate) fn log_filter(&self) -> (EnvFilter, Option<String>) {
         match EnvFilter::try_new(&self.log) {
             Ok(filter) => (filter, None),
             Err(error) => (

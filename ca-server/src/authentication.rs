@@ -1,6 +1,7 @@
 //! From what is meant about callers to the parts that judge them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use ca_auth::{
     Authenticator, Authenticators, Authorizer, ClientCertificateAuthenticator,
@@ -10,14 +11,21 @@ use ca_auth::{
 use ca_core::TrustDomain;
 use ca_core::files::{FileSet, FollowError, FollowOptions, FollowedFiles, Snapshot};
 
-use crate::cli::token::{self, TokenKeyError};
+use crate::cli::token::TokenKeyError;
 use crate::config::{Authentication, Issuer, Keys, Tokens};
 
+mod witnessed;
+
+pub(crate) use witnessed::Witness;
+use witnessed::Witnessed;
+
 /// Who is believed, in Istio's order: the certificate of a connection, tokens, what a proxy says. Starts to follow issuers.
+/// `local_issuer` is asked where no other issuer is named; the witness learns of every verdict.
 pub(crate) fn authenticators(
     config: Authentication,
     trust_domain: &TrustDomain,
-    data_dir: &Path,
+    local_issuer: impl FnOnce() -> Result<LocalIssuer, TokenKeyError>,
+    witness: Arc<dyn Witness>,
 ) -> Result<Authenticators, AuthenticatorsError> {
     let proxies = config.proxies;
     let mut certificate = ClientCertificateAuthenticator::new(trust_domain.clone())
@@ -28,7 +36,7 @@ pub(crate) fn authenticators(
     let mut in_order: Vec<Box<dyn Authenticator>> = vec![Box::new(certificate)];
     match config.tokens {
         Tokens::Local(audiences) => {
-            let keys = token::load_or_create(data_dir)?.keys();
+            let keys = local_issuer()?.keys();
             let jwt = JwtAuthenticator::new(trust_domain.clone(), keys, audiences);
             in_order.push(Box::new(jwt.with_issuer(LocalIssuer::NAME)));
         }
@@ -46,7 +54,11 @@ pub(crate) fn authenticators(
         tracing::warn!("authentication is switched off: every request is refused");
         in_order.clear();
     }
-    Ok(Authenticators::new(in_order))
+    let in_order = in_order.into_iter().map(|inner| {
+        let witness = Arc::clone(&witness);
+        Box::new(Witnessed { inner, witness }) as Box<dyn Authenticator>
+    });
+    Ok(Authenticators::new(in_order.collect()))
 }
 
 fn jwt(

@@ -2,8 +2,10 @@
 
 use std::process::ExitCode;
 
-use crate::args::{Args, Command};
+use crate::args::{Args, Command, Settings};
 
+mod config;
+mod explain;
 pub(crate) mod policy;
 mod rotate;
 mod status;
@@ -13,13 +15,21 @@ pub(crate) mod token;
 ///
 /// # Errors
 /// When it cannot be done.
-pub fn run(command: &Command, args: &Args) -> anyhow::Result<ExitCode> {
-    let data_dir = |own: &Option<_>| own.clone().unwrap_or_else(|| args.data_dir.clone());
+pub fn run(command: Command, args: Args, settings: &Settings) -> anyhow::Result<ExitCode> {
+    let data_dir = |own: Option<_>| own.unwrap_or_else(|| args.data_dir.clone());
     match command {
-        Command::Token(token) => token::print_token(token, &data_dir(&token.data_dir))?,
-        Command::Rotate(rotate) => rotate::rotate(rotate.step, &data_dir(&rotate.data_dir))?,
-        Command::Status(status) => return Ok(status::status(status, &data_dir(&status.data_dir))?),
-        Command::Policy(policy) => policy::policy(policy)?,
+        Command::Token(mut token) => {
+            let data_dir = data_dir(token.data_dir.take());
+            token::print_token(&token, &data_dir)?;
+        }
+        Command::Rotate(rotate) => rotate::rotate(rotate.step, &data_dir(rotate.data_dir))?,
+        Command::Status(mut status) => {
+            let data_dir = data_dir(status.data_dir.take());
+            return Ok(status::status(&status, &data_dir)?);
+        }
+        Command::Explain(explain) => return explain::explain(&explain, args),
+        Command::Config => config::config(args, settings)?,
+        Command::Policy(policy) => policy::policy(&policy)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -79,7 +79,9 @@ async fn obey(order: &str, server: Server) -> Result<String, String> {
         (STATUS, Server::Complete(observed)) => Ok(status(&observed).await),
         (STATUS, Server::Waiting(upstream)) => {
             let upstream = upstream.situation.upstream();
-            Err(format!("not ready: this CA waits for a certificate by {upstream}"))
+            Err(format!(
+                "not ready: this CA waits for a certificate by {upstream}"
+            ))
         }
         (order, server) => rotate(order, server).await,
     }

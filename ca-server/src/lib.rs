@@ -21,6 +21,7 @@ mod control;
 mod evidence;
 mod grpc;
 mod health;
+mod logging;
 mod metrics;
 mod node_agent;
 mod observed;
@@ -33,7 +34,10 @@ mod serving;
 mod status;
 
 pub use app::{App, AppError};
-pub use args::{Args, Command, PolicyArgs, RotateArgs, StatusArgs, TokenArgs};
+pub use args::{
+    Args, Command, ConfigurationError, ExplainArgs, PolicyArgs, RotateArgs, Settings, StatusArgs,
+    TokenArgs,
+};
 pub use authentication::AuthenticatorsError;
 pub use authority::plugged::PluggedError;
 pub use authority::rotator::RotationStep;
@@ -44,5 +48,6 @@ pub use cli::token::TokenKeyError;
 pub use config::{
     AuthenticationError, Config, ConfigError, ServingConfigError, UpstreamFlagsError,
 };
+pub use logging::start_logging;
 pub use service::Service;
 pub use serving::{ServingError, TlsError, TlsPolicyError};

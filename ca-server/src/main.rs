@@ -1,24 +1,17 @@
 //! The `ca-server` program.
 
-use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use ca_server::{App, Args, Config};
-use clap::Parser as _;
+use ca_server::{App, Args, Config, Settings};
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
-    let args = Args::parse();
-    let (filter, filter_error) = args.log_filter();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
-    if let Some(error) = filter_error {
-        tracing::warn!("{error}");
-    }
-    match run(args) {
+    let (args, settings) = match Args::load(std::env::args_os()) {
+        Ok(loaded) => loaded,
+        Err(error) => return error.tell(),
+    };
+    ca_server::start_logging(&args);
+    match run(args, &settings) {
         Ok(code) => code,
         Err(error) => {
             // One line, with the causes behind each other: what an operator reads first.
@@ -28,9 +21,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: Args) -> anyhow::Result<ExitCode> {
-    if let Some(command) = &args.command {
-        return ca_server::run_command(command, &args);
+fn run(mut args: Args, settings: &Settings) -> anyhow::Result<ExitCode> {
+    if let Some(command) = args.command.take() {
+        return ca_server::run_command(command, args, settings);
     }
     let config = Config::try_from(args)?;
     tokio::runtime::Builder::new_multi_thread()

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ca_core::files::FollowedFiles;
 use ca_core::{BundleStore, Certificate, KeyCertBundle};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -18,8 +18,18 @@ use prometheus_client::registry::Registry;
 use time::OffsetDateTime;
 
 use crate::admission::Admission;
+use crate::observed::Observed;
 use crate::serving::ServingStatuses;
 use crate::status::Refused;
+
+mod authentication;
+mod parts;
+mod rpc;
+
+pub(crate) use authentication::Verdicts;
+use parts::Parts;
+use rpc::RpcMetrics;
+pub(crate) use rpc::{Call, Method};
 
 /// Counts what happens; `text` is what a scrape gets.
 #[derive(Debug)]
@@ -30,6 +40,18 @@ pub(crate) struct Metrics {
     sign_errors: Family<ErrorLabel, PlainCounter>,
     issued: PlainCounter,
     issuance_seconds: Histogram,
+    stage_seconds: Family<StageLabel, Histogram>,
+    rpc: RpcMetrics,
+}
+
+/// A part of the work on a request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Stage {
+    /// For a thread.
+    Wait,
+    /// Of the request: three quarters of the work.
+    Check,
+    Sign,
 }
 
 impl Metrics {
@@ -75,6 +97,23 @@ impl Metrics {
             "From request to certificate",
             issuance_seconds.clone(),
         );
+        // Istio registers both and counts neither any more.
+        for name in [
+            "citadel_server_csr_parsing_err_count",
+            "citadel_server_id_extraction_err_count",
+        ] {
+            registry.register(name, "Always 0", PlainCounter::default());
+        }
+        let stage_seconds = Family::<StageLabel, Histogram>::new_with_constructor(|| {
+            Histogram::new(exponential_buckets(0.000_005, 2.0, 20))
+        });
+        registry.register(
+            "mesh_ca_stage_seconds",
+            "The parts of the work on a request",
+            stage_seconds.clone(),
+        );
+        let rpc = RpcMetrics::default();
+        rpc.register(&mut registry);
         registry.register_collector(Box::new(LiveGauges {
             bundles,
             files,
@@ -88,7 +127,25 @@ impl Metrics {
             sign_errors,
             issued,
             issuance_seconds,
+            stage_seconds,
+            rpc,
         })
+    }
+
+    /// A call begins; the value counts its end.
+    pub(crate) fn begin(&self, method: Method) -> Call<'_> {
+        self.rpc.begin(method)
+    }
+
+    pub(crate) fn stage(&self, stage: Stage, took: Duration) {
+        let stage = match stage {
+            Stage::Wait => "wait",
+            Stage::Check => "check",
+            Stage::Sign => "sign",
+        };
+        let label = StageLabel { stage };
+        let seconds = self.stage_seconds.get_or_create(&label);
+        seconds.observe(took.as_secs_f64());
     }
 
     pub(crate) fn csr_received(&self) {
@@ -126,10 +183,15 @@ impl Metrics {
             .inc();
     }
 
-    /// The Prometheus text format.
-    pub(crate) fn text(&self) -> Result<String, fmt::Error> {
+    /// The Prometheus text format, with what the parts of a server tell at this moment.
+    pub(crate) fn text(&self, observed: &Observed) -> Result<String, fmt::Error> {
+        let mut of_parts = Registry::default();
+        observed.verdicts.register(&mut of_parts);
+        of_parts.register_collector(Box::new(Parts(observed.clone())));
         let mut text = String::new();
-        encode(&mut text, &self.registry)?;
+        encode_registry(&mut text, &self.registry)?;
+        encode_registry(&mut text, &of_parts)?;
+        encode_eof(&mut text)?;
         Ok(text)
     }
 }
@@ -139,6 +201,11 @@ impl Metrics {
 pub(crate) struct Counted {
     pub(crate) received: u64,
     pub(crate) issued: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StageLabel {
+    stage: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -201,11 +268,12 @@ impl Collector for LiveGauges {
             "End of the first root (negative seconds: past)",
             &bundle.roots().certificates()[0],
         )?;
-        if let Some(first) = bundle.chain().intermediates().first() {
+        // The first certificate of the chain is the signing one, unless that is a root itself.
+        if !bundle.roots().contains(bundle.signing_certificate()) {
             expiry(
                 "citadel_server_cert_chain_expiry",
                 "End of the first chain certificate",
-                first,
+                bundle.chain().leaf(),
             )?;
         }
         expiry(
@@ -302,7 +370,8 @@ mod tests {
         metrics.issued(Duration::from_micros(90));
         metrics.refused(Refused::Authentication);
         metrics.refused(Refused::Ttl);
-        let text = metrics.text().unwrap();
+        let mut text = String::new();
+        encode_registry(&mut text, &metrics.registry).unwrap();
         for line in [
             "# TYPE citadel_server_csr_count counter",
             "citadel_server_csr_count 2",

@@ -7,6 +7,7 @@ use ca_proto::istio::v1::auth::istio_ca_service_server::IstioCaService;
 use ca_proto::istio::v1::auth::{CsrRequest, CsrResponse, IstioCertificateRequest};
 use tonic::{Request, Response, Status};
 
+use crate::metrics::Method;
 use crate::service::Service;
 
 /// `istio.v1.auth.IstioCAService`.
@@ -28,7 +29,10 @@ impl IstioCaService for NodeAgentService {
         &self,
         request: Request<CsrRequest>,
     ) -> Result<Response<CsrResponse>, Status> {
-        let issued = self.0.answer(request.map(|old| translate(&old))).await?;
+        let issued = self
+            .0
+            .answer(Method::HANDLE_CSR, request.map(|old| translate(&old)))
+            .await?;
         Ok(Response::new(response(issued.chain())))
     }
 }

@@ -13,7 +13,7 @@ use crate::admission::Admission;
 use crate::audit::{AuditLog, OnFailure};
 use crate::authority::rotator::{self, RotationStep, RotatorHandle};
 use crate::authority::upstream::UpstreamHandle;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Verdicts};
 use crate::refusals::Refusals;
 use crate::report::{
     AuditReport, AuthenticatorReport, CaReport, CertificateReport, Failure, FilesReport,
@@ -42,6 +42,7 @@ pub(crate) struct Observed {
     pub(crate) audit: Option<Arc<AuditLog>>,
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) verdicts: Arc<Verdicts>,
 }
 
 impl Observed {

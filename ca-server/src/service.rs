@@ -21,7 +21,7 @@ use crate::admission::{Admission, NotDone, Priority};
 use crate::audit::{AuditLog, Record};
 use crate::authority::subordinate::SubordinateAuthorities;
 use crate::evidence::{self, Wish};
-use crate::metrics::Metrics;
+use crate::metrics::{Method, Metrics, Stage};
 use crate::refusals::{Refusals, Refused};
 use crate::status::IssueError;
 
@@ -91,11 +91,19 @@ impl Service {
     ) -> Result<IssuedChain, IssueError> {
         // Three quarters of the work on a request: it waits its turn for it, off the threads that serve connections.
         let pem = wish.csr_pem;
-        let check = move || Csr::from_pem_with(pem.as_bytes(), &AWS_LC_RS);
-        let csr = self
+        let queued = Instant::now();
+        let check = move || {
+            let (waited, started) = (queued.elapsed(), Instant::now());
+            let csr = Csr::from_pem_with(pem.as_bytes(), &AWS_LC_RS);
+            (waited, started.elapsed(), csr)
+        };
+        let (waited, checked, csr) = self
             .admission
             .run(priority, grant.identities()[0].as_str(), check)
-            .await??;
+            .await?;
+        self.metrics.stage(Stage::Wait, waited);
+        self.metrics.stage(Stage::Check, checked);
+        let csr = csr?;
         grant.check_key(csr.public_key().kind())?;
         let lifetime = grant.lifetime(self.ttl.resolve(wish.ttl)?);
         let names = grant
@@ -104,7 +112,10 @@ impl Service {
             .map(SubjectName::from)
             .collect();
         let request = SigningRequest::new(csr, names, lifetime).with_signer(wish.signer);
-        Ok(self.authority.sign(request, now).await?)
+        let started = Instant::now();
+        let signed = self.authority.sign(request, now).await;
+        self.metrics.stage(Stage::Sign, started.elapsed());
+        Ok(signed?)
     }
 
     /// One outcome: one count, one line, one audit record. An outcome that must be recorded and cannot be is a refusal.
@@ -186,7 +197,7 @@ impl IstioCertificateService for Service {
         &self,
         request: Request<IstioCertificateRequest>,
     ) -> Result<Response<IstioCertificateResponse>, Status> {
-        let issued = self.answer(request).await?;
+        let issued = self.answer(Method::CREATE_CERTIFICATE, request).await?;
         Ok(Response::new(IstioCertificateResponse {
             cert_chain: cert_chain(&issued),
         }))
@@ -198,8 +209,11 @@ impl Service {
     #[expect(clippy::disallowed_methods, reason = "an edge: a request happens now")]
     pub(crate) async fn answer(
         &self,
+        method: Method,
         request: Request<IstioCertificateRequest>,
     ) -> Result<IssuedChain, Status> {
+        // Ends as canceled when the caller goes and this future with it.
+        let call = self.metrics.begin(method);
         self.metrics.csr_received();
         let (now, started) = (OffsetDateTime::now_utc(), Instant::now());
         let (evidence, wish) = evidence::read(request);
@@ -209,8 +223,11 @@ impl Service {
             .await;
         let outcome = outcome.unwrap_or_else(|_| Outcome::refused(NotDone::Panicked));
         // Recorded before it is released: what is out is on the record.
-        self.record(outcome, &evidence, now, started)
-            .map_err(|error| error.to_status())
+        let result = self
+            .record(outcome, &evidence, now, started)
+            .map_err(|error| error.to_status());
+        call.end(&result);
+        result
     }
 }
 

@@ -1,6 +1,8 @@
 //! The one task that changes a self-signed CA: by time, or on an operator's word.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ca_core::crypto::AWS_LC_RS;
@@ -31,7 +33,13 @@ pub enum RotationStep {
 
 /// The handle to the task. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct RotatorHandle(mpsc::Sender<Order>);
+pub(crate) struct RotatorHandle {
+    orders: mpsc::Sender<Order>,
+    steps: Steps,
+}
+
+/// How often each step was taken, and how often it failed.
+type Steps = Arc<Mutex<BTreeMap<(&'static str, &'static str), u64>>>;
 
 type Order = (RotationStep, oneshot::Sender<Result<Report, StepError>>);
 
@@ -39,11 +47,17 @@ impl RotatorHandle {
     /// Has a step done, and tells where the rotation stands then.
     pub(crate) async fn ask(&self, step: RotationStep) -> Result<Report, StepError> {
         let (reply, answer) = oneshot::channel();
-        self.0
+        self.orders
             .send((step, reply))
             .await
             .map_err(|_| StepError::Gone)?;
         answer.await.map_err(|_| StepError::Gone)?
+    }
+
+    /// How often each step was taken (`done`) and how often it failed (`failed`), by anybody.
+    pub(crate) fn steps(&self) -> BTreeMap<(&'static str, &'static str), u64> {
+        let steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+        steps.clone()
     }
 }
 
@@ -56,6 +70,8 @@ pub(crate) struct Rotator {
     params: RootParams,
     policy: Option<RotationPolicy>,
     orders: mpsc::Receiver<Order>,
+    /// Held for one count.
+    steps: Steps,
 }
 
 impl Rotator {
@@ -68,6 +84,7 @@ impl Rotator {
         policy: Option<RotationPolicy>,
     ) -> (Self, RotatorHandle) {
         let (sender, orders) = mpsc::channel(4);
+        let steps = Steps::default();
         (
             Self {
                 store,
@@ -76,8 +93,12 @@ impl Rotator {
                 params,
                 policy,
                 orders,
+                steps: Arc::clone(&steps),
             },
-            RotatorHandle(sender),
+            RotatorHandle {
+                orders: sender,
+                steps,
+            },
         )
     }
 
@@ -119,8 +140,26 @@ impl Rotator {
         }
     }
 
-    #[expect(clippy::disallowed_methods, reason = "an edge: a step is taken now")]
     async fn step(&mut self, step: RotationStep) -> Result<Report, StepError> {
+        let result = self.take(step).await;
+        let step = match step {
+            // That is a question.
+            RotationStep::Status => return result,
+            RotationStep::Prepare => "prepare",
+            RotationStep::Activate => "activate",
+            RotationStep::Retire => "retire",
+            RotationStep::Abandon => "abandon",
+            RotationStep::Renew => "renew",
+        };
+        let outcome = if result.is_ok() { "done" } else { "failed" };
+        let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+        *steps.entry((step, outcome)).or_default() += 1;
+        drop(steps);
+        result
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "an edge: a step is taken now")]
+    async fn take(&mut self, step: RotationStep) -> Result<Report, StepError> {
         let (now, state) = (OffsetDateTime::now_utc(), &self.stored.state);
         let next = match step {
             RotationStep::Status => return Ok(self.report()),

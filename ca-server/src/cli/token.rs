@@ -18,9 +18,7 @@ use crate::private_file::{self, Readers};
     reason = "an edge: the token's dates are those of the person who types"
 )]
 pub(super) fn print_token(args: &TokenArgs, data_dir: &Path) -> Result<(), TokenKeyError> {
-    let issuer = load(data_dir)?.ok_or_else(|| TokenKeyError::None {
-        folder: data_dir.into(),
-    })?;
+    let issuer = load_existing(data_dir)?;
     let account = ServiceAccount::new(&args.namespace, &args.service_account)
         .map_err(TokenKeyError::Account)?;
     println!(
@@ -33,6 +31,13 @@ pub(super) fn print_token(args: &TokenArgs, data_dir: &Path) -> Result<(), Token
         )?
     );
     Ok(())
+}
+
+/// The local token issuer of a data folder that has one.
+pub(crate) fn load_existing(data_dir: &Path) -> Result<LocalIssuer, TokenKeyError> {
+    load(data_dir)?.ok_or_else(|| TokenKeyError::None {
+        folder: data_dir.into(),
+    })
 }
 
 /// The local token issuer of a data folder; a new one when there is none.

@@ -13,7 +13,7 @@ use crate::client::Client;
 use crate::running::{self, Running};
 
 /// A CA below `root`, as an operator's tools would make it.
-fn intermediate(root: &TestCa, name: &str) -> (PrivateKey, IssuedChain) {
+pub(crate) fn intermediate(root: &TestCa, name: &str) -> (PrivateKey, IssuedChain) {
     let key = PrivateKey::generate(KeyKind::EcdsaP256).unwrap();
     let csr = Csr::from_pem(create_csr_pem(&key, &[]).unwrap().as_bytes()).unwrap();
     let request = CaRequest::new(csr, "cluster.local", name, Duration::from_secs(7200));
@@ -21,7 +21,7 @@ fn intermediate(root: &TestCa, name: &str) -> (PrivateKey, IssuedChain) {
 }
 
 /// Writes a CA in Istio's layout, the way a mounted volume changes: all at once, by the swap of a link.
-fn plug_in(
+pub(crate) fn plug_in(
     folder: &Path,
     generation: &str,
     key: &PrivateKey,

@@ -9,6 +9,7 @@
 mod authentication;
 mod authority;
 mod client;
+mod configuration;
 mod grpc;
 mod issuance;
 mod issuer;

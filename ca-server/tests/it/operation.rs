@@ -181,6 +181,150 @@ fn status_says_the_same_through_the_data_folder_and_through_the_admin_listener()
     assert!(text(&output.stderr).contains("no ca-server runs on it"));
 }
 
+/// Istio's metrics of its CA, with their types and labels: those of them that are counted outside of Kubernetes, on the
+/// side of the server.
+const ISTIOS: [(&str, &str, &[&str]); 15] = [
+    ("citadel_server_csr_count", "counter", &[]),
+    (
+        "citadel_server_authentication_failure_count",
+        "counter",
+        &[],
+    ),
+    ("citadel_server_csr_parsing_err_count", "counter", &[]),
+    ("citadel_server_id_extraction_err_count", "counter", &[]),
+    ("citadel_server_csr_sign_err_count", "counter", &["error"]),
+    ("citadel_server_success_cert_issuance_count", "counter", &[]),
+    ("citadel_server_root_cert_expiry_timestamp", "gauge", &[]),
+    ("citadel_server_root_cert_expiry_seconds", "gauge", &[]),
+    ("citadel_server_cert_chain_expiry_timestamp", "gauge", &[]),
+    ("citadel_server_cert_chain_expiry_seconds", "gauge", &[]),
+    ("grpc_server_started_total", "counter", &RPC),
+    ("grpc_server_msg_received_total", "counter", &RPC),
+    ("grpc_server_msg_sent_total", "counter", &RPC),
+    ("grpc_server_handling_seconds", "histogram", &RPC),
+    (
+        "grpc_server_handled_total",
+        "counter",
+        &["grpc_code", "grpc_method", "grpc_service", "grpc_type"],
+    ),
+];
+const RPC: [&str; 3] = ["grpc_method", "grpc_service", "grpc_type"];
+
+/// The names of the labels of one line.
+fn labels(line: &str) -> Vec<&str> {
+    let inner = line
+        .split_once('{')
+        .and_then(|(_, rest)| rest.split_once('}'));
+    let pairs = inner.map_or("", |(inner, _)| inner).split(',');
+    let names = pairs.filter_map(|pair| pair.split_once('=').map(|(name, _)| name));
+    let mut names: Vec<_> = names.filter(|name| *name != "le").collect();
+    names.sort_unstable();
+    names
+}
+
+#[tokio::test]
+async fn the_metrics_are_istios_to_the_letter_and_every_one_is_in_the_manual() {
+    // A plugged-in CA below a root: the only kind with a chain. A policy, so that its file is counted.
+    let root = ca_core::testing::TestCa::new("cluster.local");
+    let folder = tempfile::tempdir().unwrap();
+    let plugged = folder.path().join("plugged");
+    std::fs::create_dir(&plugged).unwrap();
+    let (key, below) = crate::authority::intermediate(&root, "below");
+    crate::authority::plug_in(&plugged, "1", &key, &below, &root.roots());
+    let policy = folder.path().join("policy.toml");
+    std::fs::write(&policy, "own-identity = \"allow\"\n").unwrap();
+    let audit = folder.path().join("audit.log");
+    let ca = Running::start(&[
+        "--root-ca-dir",
+        plugged.to_str().unwrap(),
+        "--policy",
+        policy.to_str().unwrap(),
+        "--audit-log",
+        audit.to_str().unwrap(),
+    ]);
+    let csr = key_and_csr(&[]).1;
+    let good = Client::connect(&ca, None, Some(ca.token(&[]))).await;
+    good.ask(&csr, 0).await.unwrap_or_else(|e| panic!("{e}"));
+    assert!(good.ask("junk", 0).await.is_err());
+    let bad = Client::connect(&ca, None, Some("junk".into())).await;
+    assert!(bad.ask(&csr, 0).await.is_err());
+
+    let text = ca.get("/metrics").1;
+    for (name, kind, expected) in ISTIOS {
+        let declared = format!("# TYPE {name} {kind}");
+        assert!(
+            text.lines().any(|l| l == declared),
+            "no {declared:?} in\n{text}"
+        );
+        let suffix = if kind == "histogram" { "_bucket" } else { "" };
+        let lines: Vec<_> = text
+            .lines()
+            .filter(|l| l.split(['{', ' ']).next() == Some(&format!("{name}{suffix}")))
+            .collect();
+        assert!(!lines.is_empty(), "no value of {name} in\n{text}");
+        for line in lines {
+            assert_eq!(labels(line), expected, "{line}");
+        }
+    }
+    let method = "grpc_type=\"unary\",grpc_service=\"istio.v1.auth.IstioCertificateService\",grpc_method=\"CreateCertificate\"";
+    for line in [
+        "citadel_server_csr_count 3".to_owned(),
+        "citadel_server_success_cert_issuance_count 1".into(),
+        "citadel_server_authentication_failure_count 1".into(),
+        "citadel_server_csr_sign_err_count{error=\"CSR_ERROR\"} 1".into(),
+        format!("grpc_server_handled_total{{{method},grpc_code=\"OK\"}} 1"),
+        format!("grpc_server_handled_total{{{method},grpc_code=\"InvalidArgument\"}} 1"),
+        format!("grpc_server_handled_total{{{method},grpc_code=\"Unauthenticated\"}} 1"),
+        "mesh_ca_authentication_count{authenticator=\"jwt\",outcome=\"vouched\"} 2".into(),
+        "mesh_ca_authentication_count{authenticator=\"jwt\",outcome=\"rejected\"} 1".into(),
+        "mesh_ca_stage_seconds_count{stage=\"sign\"} 1".into(),
+        "mesh_ca_file_loads{file=\"ca\"} 1".into(),
+        "mesh_ca_file_refusals{file=\"policy\"} 0".into(),
+        "mesh_ca_audit_failures 0".into(),
+        "mesh_ca_in_flight 0".into(),
+        "mesh_ca_ready 1".into(),
+    ] {
+        assert!(text.lines().any(|l| l == line), "no {line:?} in\n{text}");
+    }
+    assert!(text.ends_with("# EOF\n") && text.matches("# EOF").count() == 1);
+
+    let manual = include_str!("../../../docs/operating.md");
+    let declared = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    for name in declared.filter_map(|line| line.split(' ').next()) {
+        let named = [format!("`{name}`"), format!("`{name}{{")];
+        assert!(
+            named.iter().any(|n| manual.contains(n)),
+            "{name} is not in the manual"
+        );
+    }
+}
+
+#[test]
+fn steps_of_a_rotation_are_counted_by_how_they_end() {
+    let ca = Running::start(&[]);
+    let folder = ca.data_dir();
+    let rotate = |step: &str| ca_server(&["rotate", step, "--data-dir", folder.to_str().unwrap()]);
+    assert!(rotate("status").status.success());
+    assert!(!rotate("activate").status.success());
+    assert!(rotate("prepare").status.success());
+    let text = ca.get("/metrics").1;
+    for line in [
+        "mesh_ca_rotation_steps{step=\"activate\",outcome=\"failed\"} 1",
+        "mesh_ca_rotation_steps{step=\"prepare\",outcome=\"done\"} 1",
+    ] {
+        assert!(text.lines().any(|l| l == line), "no {line:?} in\n{text}");
+    }
+    assert!(!text.contains("step=\"status\""));
+    let report = debug(&ca);
+    assert_eq!(report["ca"]["rotation"]["stage"], "prepared");
+    assert_eq!(report["ca"]["roots"][1]["role"], "next");
+    assert_eq!(
+        report["ca"]["rotation"]["next"],
+        Value::Null,
+        "it is an operator's"
+    );
+}
+
 /// An address of this machine that is not loopback, if it has one. Nothing is sent.
 fn own_address() -> Option<Ipv4Addr> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
@@ -207,4 +351,23 @@ fn who_is_elsewhere_gets_probes_and_metrics_and_nothing_about_callers() {
     if elsewhere.is_some() {
         assert_eq!(page("/debug", "localhost"), "HTTP/1.1 403 Forbidden");
     }
+}
+
+#[tokio::test]
+async fn the_page_is_a_file_of_its_own_that_runs_nothing_else() {
+    let ca = Running::start(&[]);
+    let (head, body) = ca.get_whole("/");
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    let head = head.to_lowercase();
+    let policy = head
+        .lines()
+        .find(|l| l.starts_with("content-security-policy: "));
+    let policy = policy.unwrap();
+    assert!(
+        policy.contains("default-src 'none'; script-src 'sha256-"),
+        "{policy}"
+    );
+    assert!(head.contains("x-content-type-options: nosniff"));
+    assert!(body.contains("<title>ca-server</title>"));
+    assert_eq!(ca.get_as("/", "evil.example").0, "HTTP/1.1 403 Forbidden");
 }

@@ -92,6 +92,16 @@ impl Running {
 
     /// The same under another name of the host.
     pub(crate) fn get_as(&self, path: &str, host: &str) -> (String, String) {
+        let (head, body) = self.ask_for(path, host);
+        (head.lines().next().unwrap().to_owned(), body)
+    }
+
+    /// One page with its whole head.
+    pub(crate) fn get_whole(&self, path: &str) -> (String, String) {
+        self.ask_for(path, &self.admin)
+    }
+
+    fn ask_for(&self, path: &str, host: &str) -> (String, String) {
         use std::io::Write as _;
         let mut stream = std::net::TcpStream::connect(&self.admin).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -103,7 +113,7 @@ impl Running {
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        (head.lines().next().unwrap().to_owned(), body.to_owned())
+        (head.to_owned(), body.to_owned())
     }
 }
 

@@ -1,0 +1,59 @@
+//! What was typed about a caller that is to be judged without a server.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ca_core::parse_duration;
+
+/// What a caller would show, and ask for. Flags of the server stand before the verb.
+#[derive(Debug, clap::Args)]
+pub struct ExplainArgs {
+    /// Its token, in a file; `@-` for standard input.
+    #[arg(long, value_name = "@FILE", value_parser = token_file, required_unless_present_any = ["cert", "header"])]
+    pub(crate) token: Option<PathBuf>,
+
+    /// Its certificate with intermediates (PEM), as if it had connected with them.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cert: Option<PathBuf>,
+
+    /// The identity that it asks for instead of its own.
+    #[arg(long, value_name = "ID")]
+    pub(crate) impersonate: Option<String>,
+
+    /// A header of its request: x-forwarded-client-cert or clusterid.
+    #[arg(long, value_name = "NAME: VALUE", value_parser = header)]
+    pub(crate) header: Vec<Header>,
+
+    /// The address that it connects from.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub(crate) peer: IpAddr,
+
+    /// The lifetime that it asks for.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) ttl: Option<Duration>,
+}
+
+/// A header that is looked at.
+#[derive(Clone, Debug)]
+pub(crate) enum Header {
+    ForwardedCertificate(String),
+    Cluster(String),
+}
+
+/// Words of a command line are seen by everybody on the machine: a token is none.
+fn token_file(text: &str) -> Result<PathBuf, &'static str> {
+    let file = text.strip_prefix('@').filter(|file| !file.is_empty());
+    file.map(Into::into)
+        .ok_or("a token does not belong on the command line: put it into a file and type @FILE")
+}
+
+fn header(text: &str) -> Result<Header, &'static str> {
+    let (name, value) = text.split_once(':').ok_or("not of the form NAME: VALUE")?;
+    match (name.trim().to_ascii_lowercase().as_str(), value.trim()) {
+        ("x-forwarded-client-cert", value) => Ok(Header::ForwardedCertificate(value.into())),
+        ("clusterid", value) => Ok(Header::Cluster(value.into())),
+        ("authorization", _) => Err("a token does not belong on the command line: use --token"),
+        _ => Err("only x-forwarded-client-cert and clusterid are looked at"),
+    }
+}

@@ -1,0 +1,265 @@
+//! Flags, environment and file, and what is told about them.
+
+use std::process::{Command, Output};
+
+use crate::running::{self, Running};
+
+fn ca_server(variables: &[(&str, &str)], words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_ca-server"))
+        .envs(variables.iter().copied())
+        .args(words)
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn what_is_typed_wins_over_the_environment_and_that_over_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ca.toml");
+    let path = path.to_str().unwrap();
+    std::fs::write(
+        path,
+        "trust-domain = \"file.example\"\nmax-waiting = 1\naudit-keep = 1\nlog = \"warn\"\n",
+    )
+    .unwrap();
+    let variables = [
+        // Istio's name, our name for a flag without one, and one that a manifest leaves empty.
+        ("TRUST_DOMAIN", "environment.example"),
+        ("MESH_CA_MAX_WAITING", "2"),
+        ("MESH_CA_AUDIT_KEEP", ""),
+        ("MESH_CA_CONFIG", path),
+    ];
+    let output = ca_server(&variables, &["--max-waiting", "3", "config"]);
+    let shown = text(&output.stdout);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    for (key, value, origin) in [
+        (
+            "trust-domain",
+            "\"environment.example\"",
+            "environment TRUST_DOMAIN",
+        ),
+        ("max-waiting", "3", "flag"),
+        ("audit-keep", "1", &*format!("{path}:3")),
+        ("log", "\"warn\"", &*format!("{path}:4")),
+        ("max-waiting-per-identity", "64", "default"),
+    ] {
+        let start = format!("{key} = {value} ");
+        let line = shown.lines().find(|line| line.starts_with(&start));
+        let line = line.unwrap_or_else(|| panic!("no {start:?} in\n{shown}"));
+        assert!(line.ends_with(&format!(" # {origin}")), "{line}");
+    }
+    let output = ca_server(&[("MESH_CA_MAX_WAITING", "2")], &["config"]);
+    let line = "max-waiting = 2 ";
+    let shown = text(&output.stdout);
+    let line = shown.lines().find(|l| l.starts_with(line)).unwrap();
+    assert!(
+        line.ends_with("# environment MESH_CA_MAX_WAITING"),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_file_that_is_wrong_keeps_the_server_from_starting_and_every_fault_has_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ca.toml");
+    std::fs::write(&path, "data_dir = \"x\"\n[tokens]\n").unwrap();
+    let path = path.to_str().unwrap();
+    let output = ca_server(&[], &["--config", path]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    let expected = format!(
+        "ca-server: {path}:1:1: there is no \"data_dir\"; did you mean \"data-dir\"?\n{path}:2:2: there is no \"tokens\""
+    );
+    assert!(said.starts_with(&expected), "{said}");
+    // What cannot be meant is told by `config` too, after what is in force.
+    let words = ["--default-workload-cert-ttl", "3000h", "config"];
+    let output = ca_server(&[], &words);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stdout).contains("default-workload-cert-ttl = \"3000h\""));
+    assert!(text(&output.stderr).contains("is greater than the max"));
+}
+
+#[test]
+fn the_server_and_its_verbs_go_by_the_file_and_log_as_it_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, data) = (folder.path().join("ca.toml"), folder.path().join("data"));
+    let (file, data) = (file.to_str().unwrap(), data.to_str().unwrap());
+    let content = format!(
+        "data-dir = {data:?}\nlisten = \"127.0.0.1:0\"\nadmin-listen = \"127.0.0.1:0\"\nlog-format = \"json\"\n"
+    );
+    std::fs::write(file, content).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ca-server"))
+        .args(["--config", file])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    running::announcement(&mut child, running::DEADLINE).expect("no announcement in time");
+    let status = ca_server(&[("MESH_CA_CONFIG", file)], &["status"]);
+    assert!(status.status.success(), "{}", text(&status.stderr));
+    let words = [
+        "--config",
+        file,
+        "token",
+        "--namespace",
+        "a",
+        "--service-account",
+        "b",
+    ];
+    assert!(ca_server(&[], &words).status.success());
+    running::send_signal(&child, "TERM");
+    let (status, log) = running::wait_for_failure(child);
+    assert!(status.success());
+    assert!(log.lines().count() > 0);
+    for line in log.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(
+            line["message"].is_string() && line["timestamp"].is_string(),
+            "{line}"
+        );
+    }
+}
+
+fn explain(ca: &Running, flags: &[&str], words: &[&str]) -> (Option<i32>, String) {
+    let folder = ca.data_dir();
+    let all = [
+        flags,
+        &["--data-dir", folder.to_str().unwrap(), "explain"],
+        words,
+    ]
+    .concat();
+    let output = ca_server(&[], &all);
+    let said = text(&output.stdout) + &text(&output.stderr);
+    // Columns are for eyes.
+    (
+        output.status.code(),
+        said.split_whitespace().collect::<Vec<_>>().join(" "),
+    )
+}
+
+#[test]
+fn a_token_is_explained_as_the_server_would_decide() {
+    let ca = Running::start(&[]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let token = ca.token(&[]);
+    std::fs::write(path("good"), format!("{token}\n")).unwrap();
+    std::fs::write(path("other"), ca.token(&["--audience", "other"])).unwrap();
+    let rules = "
+        [[allow]]
+        name = \"cart asks for gate\"
+        callers = [\"/ns/shop/sa/cart\"]
+        identities = [\"/ns/shop/sa/gate\"]
+        [[deny]]
+        name = \"nobody is root\"
+        identities = [\"/ns/shop/sa/root\"]
+        [[limit]]
+        name = \"the shop lives short\"
+        namespaces = [\"shop\"]
+        max-ttl = \"1h\"
+        key-types = [\"ecdsa-p256\"]";
+    std::fs::write(path("policy"), rules).unwrap();
+    let policy = ["--policy", &path("policy")];
+    let (good, other) = (format!("@{}", path("good")), format!("@{}", path("other")));
+
+    let (code, said) = explain(&ca, &[], &["--token", &good]);
+    assert_eq!(code, Some(0), "{said}");
+    for part in [
+        "client-certificate not presented",
+        "vouches for spiffe://cluster.local/ns/shop/sa/cart, token of mesh-ca-local, until 20",
+        "granted name spiffe://cluster.local/ns/shop/sa/cart by own identity",
+        "lifetime 24h0m0s, at most 2160h0m0s",
+        "keys ECDSA P-256, ECDSA P-384, Ed25519, RSA-2048, RSA-3072, RSA-4096",
+    ] {
+        assert!(said.contains(part), "no {part:?} in {said}");
+    }
+    let gate = "spiffe://cluster.local/ns/shop/sa/gate";
+    let (code, said) = explain(&ca, &policy, &["--token", &good, "--impersonate", gate]);
+    assert_eq!(code, Some(0), "{said}");
+    for part in [
+        "granted name spiffe://cluster.local/ns/shop/sa/gate by policy rule \"cart asks for gate\"",
+        "by policy rule \"the shop lives short\"",
+        "lifetime 1h0m0s, at most 1h0m0s keys ECDSA P-256 not ECDSA P-384, Ed25519",
+    ] {
+        assert!(said.contains(part), "no {part:?} in {said}");
+    }
+
+    let root = "spiffe://cluster.local/ns/shop/sa/root";
+    let refused: [(&[&str], &[&str], &str); 4] = [
+        (
+            &policy,
+            &["--token", &good, "--impersonate", root],
+            "which policy rule \"nobody is root\" denies",
+        ),
+        (
+            &[],
+            &["--token", &good, "--impersonate", gate],
+            "which no rule allows",
+        ),
+        (
+            &[],
+            &["--token", &other],
+            "the caller is told Unauthenticated, request authenticate failure",
+        ),
+        (
+            &[],
+            &["--token", &good, "--ttl", "9000h"],
+            "is greater than the max allowed TTL",
+        ),
+    ];
+    for (flags, words, part) in refused {
+        let (code, said) = explain(&ca, flags, words);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(
+            said.contains("refused reason ") && said.contains(part),
+            "no {part:?} in {said}"
+        );
+    }
+    // A token that is typed is in the list of processes.
+    let (code, said) = explain(&ca, &[], &["--token", &token]);
+    assert_eq!(code, Some(2));
+    assert!(said.contains("type @FILE"), "{said}");
+}
+
+#[tokio::test]
+async fn a_certificate_is_explained_and_one_of_another_mesh_does_not_even_connect() {
+    let ca = Running::start(&[]);
+    let client = crate::client::Client::connect(&ca, None, Some(ca.token(&[]))).await;
+    let issued = client
+        .ask(&crate::client::key_and_csr(&[]).1, 0)
+        .await
+        .unwrap_or_else(|e| panic!("{e}"));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cert.pem");
+    std::fs::write(&path, issued.chain.leaf().to_pem()).unwrap();
+    let (code, said) = explain(&ca, &[], &["--cert", path.to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{said}");
+    let serial = issued.chain.leaf().serial();
+    assert!(
+        said.contains(&format!("certificate {serial}, until ")),
+        "{said}"
+    );
+
+    let other = ca_core::testing::TestCa::new("cluster.local");
+    std::fs::write(&path, other.root_pem()).unwrap();
+    let (code, said) = explain(&ca, &[], &["--cert", path.to_str().unwrap()]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("the connection would be refused"), "{said}");
+    // Nothing was made by asking.
+    let empty = tempfile::tempdir().unwrap();
+    let folder = empty.path().to_str().unwrap();
+    let words = [
+        "--data-dir",
+        folder,
+        "explain",
+        "--header",
+        "clusterid: eu-1",
+    ];
+    let output = ca_server(&[], &words);
+    assert!(text(&output.stderr).contains("start ca-server with this --data-dir first"));
+    assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0);
+}
