@@ -5,6 +5,7 @@ mod clients;
 mod envoy;
 mod linters;
 mod openssl;
+mod page;
 
 use std::path::PathBuf;
 
@@ -24,6 +25,8 @@ pub(crate) enum Partner {
     Clients,
     /// `OpenSSL` and linters, on one certificate of every kind that the library issues.
     Certificates,
+    /// A browser, which shows the admin page of the CA.
+    Page,
 }
 
 /// All partners, or one.
@@ -40,6 +43,9 @@ pub(crate) fn run(
     }
     if partner.is_none_or(|partner| partner == Partner::Certificates) {
         certificates::run()?;
+    }
+    if partner.is_none_or(|partner| partner == Partner::Page) {
+        page::run(binaries)?;
     }
     if partner.is_none_or(|partner| partner == Partner::Envoy) {
         envoy::run(binaries)?;

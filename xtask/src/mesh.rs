@@ -200,6 +200,31 @@ impl Agent {
         })
     }
 
+    /// One whose token the CA does not know: it never serves anything.
+    pub(crate) fn start_stranger(
+        lab: &Lab,
+        ca: &Ca<'_>,
+        workload: Workload,
+        cluster: &str,
+    ) -> Result<Process> {
+        let token = lab.write("stranger.token", "not.a.token")?;
+        let mut command = Command::new(&ca.binaries.sds_agent);
+        command
+            .args(["--ca-addr", &ca.address.to_string()])
+            .args(["--namespace", workload.namespace()])
+            .args(["--service-account", workload.service_account()])
+            .args(["--trust-domain", TRUST_DOMAIN])
+            .args(["--cluster-id", cluster])
+            .args(["--admin-listen", "127.0.0.1:0"])
+            .arg("--ca-root")
+            .arg(&ca.root_certificate)
+            .arg("--token-file")
+            .arg(&token)
+            .arg("--socket")
+            .arg(lab.path("stranger.sock"));
+        lab.start("stranger", &mut command)
+    }
+
     /// The identity it has put into its output folder, once it says that it serves one.
     pub(crate) fn first_identity(&mut self) -> Result<Identity> {
         self.process.answers(self.admin, "/readyz", START_LIMIT)?;

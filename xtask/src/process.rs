@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -56,6 +56,19 @@ impl Process {
             self.name,
             tail(&self.stderr)
         );
+    }
+
+    /// How it ended, for one that ends by itself.
+    pub(crate) fn ended(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let what = format!("end of {}", self.name);
+        wait::until(&what, limit, || {
+            Ok(
+                match self.child.try_wait().context("cannot look at a child")? {
+                    Some(status) => ControlFlow::Break(status),
+                    None => ControlFlow::Continue("it still runs".to_owned()),
+                },
+            )
+        })
     }
 
     /// The rest of the first line on standard output that starts with this label.
