@@ -258,7 +258,7 @@ mod tests {
         );
     }
 
-    /// Spec: the names of istiod's certificate, for each revision.
+    /// Istio, names of istiod's serving certificate: revision "", `default`, `canary`, hosts named twice.
     #[test]
     fn in_a_namespace_the_names_are_istiods_sorted_and_each_once() {
         let plain = [
@@ -291,7 +291,7 @@ mod tests {
         );
     }
 
-    /// Spec: the choice of the source, row by row.
+    /// Istio, source of istiod's serving certificate: row by row.
     #[test]
     fn files_win_over_the_provider_and_flags_over_files_where_istio_looks() {
         let folder = tempfile::tempdir().unwrap();

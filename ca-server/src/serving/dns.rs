@@ -116,3 +116,74 @@ const MAX_UNDER_WAY: usize = 32;
 const IDLE: Duration = Duration::from_secs(30);
 /// How long a client may take to read an answer.
 const WRITE: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, DuplexStream, duplex};
+    use tokio::task::JoinHandle;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    type Ended = JoinHandle<io::Result<()>>;
+
+    /// A connection whose questions nobody answers.
+    fn connection() -> (DuplexStream, watch::Sender<bool>, Ended) {
+        let (near, far) = duplex(64);
+        let (draining, receiver) = watch::channel(false);
+        let nobody = Forwarder::to(([127, 0, 0, 1], 9).into());
+        (far, draining, tokio::spawn(talk(near, nobody, receiver)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_and_half_a_question_end_a_connection() {
+        for sent in [&[][..], &[0, 50, 1, 2, 3]] {
+            let (mut far, _draining, ended) = connection();
+            let start = Instant::now();
+            far.write_all(sent).await.unwrap();
+            assert_eq!(
+                far.read_u8().await.unwrap_err().kind(),
+                io::ErrorKind::UnexpectedEof
+            );
+            assert_eq!(start.elapsed().as_secs(), IDLE.as_secs());
+            ended.await.unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_that_is_too_long_and_a_client_that_does_not_read_are_not_put_up_with() {
+        let (mut far, _draining, ended) = connection();
+        far.write_all(&5000u16.to_be_bytes()).await.unwrap();
+        let error = ended.await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+
+        let (mut far, _draining, ended) = connection();
+        let junk = [&[0, 12][..], &[0; 12]].concat();
+        let asking = async {
+            loop {
+                // Fails when the connection is gone.
+                if far.write_all(&junk).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let start = Instant::now();
+        asking.await;
+        assert_eq!(start.elapsed().as_secs(), WRITE.as_secs());
+        let error = ended.await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_drains_does_not_wait_for_idle_clients() {
+        let (mut far, draining, ended) = connection();
+        let start = Instant::now();
+        draining.send_replace(true);
+        assert_eq!(
+            far.read_u8().await.unwrap_err().kind(),
+            io::ErrorKind::UnexpectedEof
+        );
+        ended.await.unwrap().unwrap();
+        assert_eq!(start.elapsed().as_secs(), 0);
+    }
+}

@@ -29,14 +29,16 @@ pub(super) struct CertificateFolder(PathBuf);
 impl CertificateFolder {
     /// Makes `folder/name`, which only its owner may enter.
     pub(super) fn open(folder: &Path, name: &str) -> io::Result<Self> {
-        let path = folder.join(name);
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&path)?;
+        let folder = Self(folder.join(name));
+        folder.make()?;
         // It may be from before, with another mode.
-        fs::set_permissions(&path, Permissions::from_mode(0o700))?;
-        Ok(Self(path))
+        fs::set_permissions(&folder.0, Permissions::from_mode(0o700))?;
+        Ok(folder)
+    }
+
+    fn make(&self) -> io::Result<()> {
+        let mut builder = DirBuilder::new();
+        builder.recursive(true).mode(0o700).create(&self.0)
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -46,6 +48,8 @@ impl CertificateFolder {
     /// Replaces the files all at once. **Blocks** on the disk.
     pub(super) fn replace(&self, certificate: &ServingCertificate) -> io::Result<()> {
         let ServingCertificate { key, chain, roots } = certificate;
+        // Somebody may have cleared it away.
+        self.make()?;
         let old = fs::read_link(self.0.join(CURRENT)).ok();
         let new = self.make_generation()?;
         let write = |name, text: &str| write_file(&self.0.join(&new).join(name), text);

@@ -136,7 +136,7 @@ mod tests {
         )
     }
 
-    /// Spec: `COMPLIANCE_POLICY`, row by row.
+    /// Istio, `COMPLIANCE_POLICY`: row by row.
     #[test]
     fn each_compliance_policy_offers_what_istios_does() {
         use ProtocolVersion::{TLSv1_2, TLSv1_3};
