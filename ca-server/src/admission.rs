@@ -1,11 +1,14 @@
 //! Herd control: checking a request costs a core some 80 µs, so when a mesh starts at once, somebody must wait, and it
 //! should not be the workload without any certificate.
 //!
-//! Requests that have been authenticated queue here for a thread of their own kind: as many threads as cores, off the
-//! async ones. The queue is bounded, goes by [`Priority`], takes callers in turn, and forgets who has gone.
+//! While few requests are in the house, each is done where it stands. When there are more, those that have been
+//! authenticated queue here for a thread of their own kind: as many threads as cores, off the async ones. The queue is
+//! bounded, goes by [`Priority`], takes callers in turn, and forgets who has gone.
 
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -66,6 +69,9 @@ pub(crate) struct Admission(Arc<Owner>);
 struct Owner(Arc<Shared>);
 
 struct Shared {
+    /// Requests that have been read and not answered.
+    in_house: AtomicUsize,
+    at_once: usize,
     /// Held for a push or a pop.
     queue: Mutex<State>,
     work: Condvar,
@@ -98,6 +104,11 @@ impl Admission {
     /// # Errors
     /// When the system has no thread.
     pub(crate) fn start(threads: NonZeroUsize, limits: Limits) -> std::io::Result<Self> {
+        Self::start_with(threads, limits, AT_ONCE)
+    }
+
+    /// While fewer than `at_once` requests are in the house, each is done where it stands.
+    fn start_with(threads: NonZeroUsize, limits: Limits, at_once: usize) -> std::io::Result<Self> {
         let queue = FairQueue::new(limits.waiting, limits.waiting_of_one_caller);
         let state = State {
             queue,
@@ -105,6 +116,8 @@ impl Admission {
             closed: false,
         };
         let shared = Arc::new(Shared {
+            in_house: AtomicUsize::new(0),
+            at_once,
             queue: Mutex::new(state),
             work: Condvar::new(),
         });
@@ -118,6 +131,12 @@ impl Admission {
         Ok(Self(Arc::new(owner)))
     }
 
+    /// Counts a request from its arrival until what this returns is dropped.
+    pub(crate) fn enter(&self) -> Entered {
+        self.0.0.in_house.fetch_add(1, Ordering::Relaxed);
+        Entered(Arc::clone(&self.0))
+    }
+
     /// Has `work` done for `caller`. Dropping the future gives the place in the queue up.
     ///
     /// # Errors
@@ -128,6 +147,10 @@ impl Admission {
         caller: &str,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, NotDone> {
+        if self.0.0.is_quiet() {
+            let done = std::panic::catch_unwind(AssertUnwindSafe(work));
+            return done.map_err(|_| NotDone::Panicked);
+        }
         let (sender, answer) = oneshot::channel();
         let sender = Arc::new(Mutex::new(Some(sender)));
         let take = |sender: &Mutex<Option<oneshot::Sender<_>>>| {
@@ -163,7 +186,21 @@ impl Admission {
     }
 }
 
+/// A request that has been read and not answered.
+pub(crate) struct Entered(Arc<Owner>);
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.0.0.in_house.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Shared {
+    /// Nobody waits, and nobody will for long.
+    fn is_quiet(&self) -> bool {
+        self.in_house.load(Ordering::Relaxed) < self.at_once && self.state().queue.len() == 0
+    }
+
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         // Nothing under the lock panics halfway through a change.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
@@ -200,7 +237,7 @@ impl Shared {
             };
             drop(state);
             // A panic costs the one who caused it its answer, and nobody the thread.
-            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job.run));
+            let _ = std::panic::catch_unwind(AssertUnwindSafe(job.run));
         }
     }
 }
@@ -221,6 +258,10 @@ impl fmt::Debug for Admission {
 /// When to try again after having been turned away: about as long as a full queue takes to drain.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_millis(200);
 
+/// Whoever comes after so many waits for some milliseconds, and to change threads twice would cost each of them a quarter
+/// of the work itself.
+const AT_ONCE: usize = 64;
+
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
@@ -235,7 +276,7 @@ mod tests {
     }
 
     fn one_thread(limits: Limits) -> Admission {
-        Admission::start(NonZeroUsize::MIN, limits).unwrap()
+        Admission::start_with(NonZeroUsize::MIN, limits, 0).unwrap()
     }
 
     /// Keeps the only thread busy until the sender is dropped.
@@ -273,6 +314,32 @@ mod tests {
             tokio::task::yield_now().await;
         }
         task
+    }
+
+    #[tokio::test]
+    async fn in_a_quiet_house_work_is_done_where_it_stands_and_in_a_full_one_it_is_not() {
+        let admission = Admission::start_with(NonZeroUsize::MIN, limits(10, 10), 2).unwrap();
+        let here = std::thread::current().id();
+        let thread = || std::thread::current().id();
+        let first = admission.enter();
+        assert_eq!(
+            admission.run(Priority::Routine, "a", thread).await,
+            Ok(here)
+        );
+        let second = admission.enter();
+        assert_ne!(
+            admission.run(Priority::Routine, "a", thread).await,
+            Ok(here)
+        );
+        drop((first, second));
+        assert_eq!(
+            admission.run(Priority::Routine, "a", thread).await,
+            Ok(here)
+        );
+        let panics = admission
+            .run(Priority::Routine, "a", || -> u8 { panic!("a defect") })
+            .await;
+        assert_eq!(panics, Err(NotDone::Panicked));
     }
 
     #[tokio::test]

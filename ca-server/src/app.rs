@@ -39,7 +39,7 @@ use crate::metrics::{Metrics, Verdicts};
 use crate::observed::Observed;
 use crate::roots_file;
 use crate::service::Service;
-use crate::serving::{self, Serving, ServingError, dns, webhook};
+use crate::serving::{Serving, ServingError, dns, webhook};
 
 /// A server that is complete and holds its sockets, but does not answer yet.
 #[derive(Debug)]
@@ -352,13 +352,13 @@ impl App {
             self.observed,
             drained(draining.subscribe()),
         ));
-        let connections = serving::tls_connections(self.serving, self.certificates.grpc);
         let mut server = tokio::spawn(grpc::serve(
             self.grpc,
             self.service,
             self.bundles,
-            connections,
-            drained(draining.subscribe()),
+            self.serving,
+            self.certificates.grpc,
+            draining.subscribe(),
         ));
 
         tokio::select! {

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use ca_auth::{Evidence, Transport};
-use ca_core::{Certificate, CertificateChain};
 use ca_proto::istio::v1::auth::IstioCertificateRequest;
 use prost_types::value::Kind;
 use tonic::Request;
-use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
+
+use crate::serving::Peer;
 
 /// What a request asks for.
 #[derive(Debug)]
@@ -45,15 +45,15 @@ pub(crate) fn read(request: Request<IstioCertificateRequest>) -> (Evidence, Wish
 }
 
 fn read_evidence<T>(request: &Request<T>) -> Evidence {
-    let tls = request.extensions().get::<TlsConnectInfo<TcpConnectInfo>>();
-    let transport = match tls {
+    let peer = request.extensions().get::<Peer>();
+    let transport = match peer {
         None => Transport::Plaintext,
-        Some(tls) => Transport::Tls {
-            client_chain: client_chain(tls),
+        Some(peer) => Transport::Tls {
+            client_chain: peer.client_chain.clone(),
         },
     };
     let mut evidence = Evidence::new(transport);
-    if let Some(address) = tls.and_then(|tls| tls.get_ref().remote_addr()) {
+    if let Some(address) = peer.and_then(|peer| peer.address) {
         evidence = evidence.with_peer_address(address);
     }
     for value in request.metadata().get_all("authorization") {
@@ -70,16 +70,6 @@ fn read_evidence<T>(request: &Request<T>) -> Evidence {
         evidence = evidence.with_cluster(cluster.to_str().unwrap_or_default());
     }
     evidence
-}
-
-/// The handshake has verified the chain; one that cannot be read again is as good as none.
-fn client_chain(tls: &TlsConnectInfo<TcpConnectInfo>) -> Option<CertificateChain> {
-    let certificates = tls.peer_certs()?;
-    let read = certificates
-        .iter()
-        .map(|der| Certificate::from_der(der.to_vec()));
-    let mut all = read.collect::<Result<Vec<_>, _>>().ok()?;
-    (!all.is_empty()).then(|| CertificateChain::new(all.remove(0), all))
 }
 
 /// In the metadata, with the value `true`: the wish to be certified as a CA.

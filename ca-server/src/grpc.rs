@@ -1,7 +1,5 @@
 //! The listener for certificate requests: which services it has, and how it treats connections.
 
-use std::future::Future;
-use std::io;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,15 +8,17 @@ use ca_core::BundleStore;
 use ca_proto::ISTIO_FILE_DESCRIPTOR_SET;
 use ca_proto::istio::v1::auth::istio_ca_service_server::IstioCaServiceServer;
 use ca_proto::istio::v1::auth::istio_certificate_service_server::IstioCertificateServiceServer;
-use futures_util::Stream;
-use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
-use tonic::transport::Server;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tonic::service::RoutesBuilder;
 
 use crate::args::GrpcArgs;
+use crate::calls::Calls;
 use crate::health;
 use crate::node_agent::NodeAgentService;
 use crate::service::Service;
+use crate::serving::CurrentTls;
+use crate::serving::connection::{self, ConnectionLimits};
 
 /// How connections are treated.
 #[derive(Clone, Debug)]
@@ -46,13 +46,14 @@ impl From<GrpcArgs> for GrpcConfig {
     }
 }
 
-/// Serves until `end`, then lets requests under way finish.
+/// Serves until `end` is true, then lets requests under way finish.
 pub(crate) async fn serve(
     config: GrpcConfig,
     service: Service,
     bundles: BundleStore,
-    connections: impl Stream<Item = io::Result<TlsStream<TcpStream>>>,
-    end: impl Future<Output = ()>,
+    listener: TcpListener,
+    tls: CurrentTls,
+    end: watch::Receiver<bool>,
 ) -> Result<(), GrpcError> {
     let (reporter, health) = tonic_health::server::health_reporter();
     let mut services = tonic_reflection::server::Builder::configure()
@@ -60,34 +61,31 @@ pub(crate) async fn serve(
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .with_service_name(SERVICES[0])
         .with_service_name(SERVICES[1]);
+    let admission = service.admission.clone();
     let service = Arc::new(service);
-    let node_agents = config.node_agent_service.then(|| {
-        IstioCaServiceServer::new(NodeAgentService::new(Arc::clone(&service)))
-            .max_decoding_message_size(config.max_message_bytes)
-    });
-    if node_agents.is_some() {
+    let mut others = RoutesBuilder::default();
+    others.add_service(health);
+    if config.node_agent_service {
         services = services.with_service_name(NODE_AGENTS);
+        let node_agents = IstioCaServiceServer::new(NodeAgentService::new(Arc::clone(&service)));
+        others.add_service(node_agents.max_decoding_message_size(config.max_message_bytes));
     }
-    let certificates = IstioCertificateServiceServer::from_arc(service)
-        .max_decoding_message_size(config.max_message_bytes);
-
-    let mut server = Server::builder()
-        .max_concurrent_streams(config.max_streams)
-        .http2_keepalive_interval(Some(config.keepalive_interval))
-        .http2_keepalive_timeout(Some(config.keepalive_timeout));
-    if let Some(age) = config.max_connection_age {
-        server = server
-            .max_connection_age(age)
-            .max_connection_age_grace(AGE_GRACE);
-    }
-    let server = server
-        .add_service(certificates)
-        .add_service(health)
-        .add_service(services.build_v1()?)
-        .add_optional_service(node_agents)
-        .serve_with_incoming_shutdown(connections, end);
+    others.add_service(services.build_v1()?);
+    let calls = Calls {
+        admission,
+        certificates: IstioCertificateServiceServer::from_arc(service)
+            .max_decoding_message_size(config.max_message_bytes),
+        others: others.routes().prepare(),
+    };
+    let limits = ConnectionLimits {
+        streams: config.max_streams,
+        keepalive_interval: config.keepalive_interval,
+        keepalive_timeout: config.keepalive_timeout,
+        age: config.max_connection_age,
+        grace: AGE_GRACE,
+    };
     tokio::select! {
-        served = server => Ok(served?),
+        () = connection::serve_all(listener, tls, calls, limits, end) => Ok(()),
         () = health::keep_reported(reporter, bundles) => Ok(()),
     }
 }
@@ -95,8 +93,6 @@ pub(crate) async fn serve(
 /// Why the listener does not serve.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum GrpcError {
-    #[error(transparent)]
-    Transport(#[from] tonic::transport::Error),
     #[error("reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
 }

@@ -15,6 +15,7 @@ mod args;
 mod audit;
 mod authentication;
 mod authority;
+mod calls;
 mod cli;
 mod config;
 mod control;

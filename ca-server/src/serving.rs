@@ -5,6 +5,7 @@
 //! connections that are open stay as they are.
 
 mod certificate;
+pub(crate) mod connection;
 pub(crate) mod dns;
 mod files;
 mod folder;
@@ -12,6 +13,7 @@ mod idle;
 mod keeper;
 mod listener;
 mod plan;
+mod preface;
 mod status;
 mod tls;
 pub(crate) mod webhook;
@@ -19,8 +21,8 @@ pub(crate) mod webhook;
 pub(crate) use files::CertificateFiles;
 pub(crate) use keeper::FIRST_RETRY;
 pub use keeper::ServingError;
-pub(crate) use listener::tls_connections;
+pub(crate) use listener::Peer;
 pub(crate) use plan::{DNS, GRPC, Provider, Serving, ServingPlan, WEBHOOK};
 pub(crate) use status::ServingStatuses;
-pub(crate) use tls::{Compliance, MinVersion, TlsPolicy};
+pub(crate) use tls::{Compliance, CurrentTls, MinVersion, TlsPolicy};
 pub use tls::{TlsError, TlsPolicyError};

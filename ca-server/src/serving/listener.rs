@@ -1,76 +1,130 @@
-//! From a socket to a stream of connections that speak TLS.
+//! From a socket to a connection that speaks TLS, and who is at its other end.
 
+use std::collections::VecDeque;
+use std::future::Future;
 use std::io;
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use ca_core::{Certificate, CertificateChain};
+use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::tls::CurrentTls;
 
-/// Accepts until the stream is dropped. Handshakes run beside each other and beside the accepting, each with a
-/// deadline, so that a slow or silent client holds up nobody.
-pub(crate) fn tls_connections(
+/// Who is at the other end: found out once for each connection, and the same for all requests on it.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    pub(crate) address: Option<SocketAddr>,
+    /// As the handshake has verified it.
+    pub(crate) client_chain: Option<CertificateChain>,
+}
+
+/// Accepts until it is dropped, and hands each connection to `serve`. Handshakes run beside each other and beside the
+/// accepting, each with a deadline: a slow or silent client holds up nobody. When there are too many, the oldest is
+/// given up, because whoever means it is done in milliseconds.
+pub(crate) async fn accept<F>(
     listener: TcpListener,
     tls: CurrentTls,
-) -> ReceiverStream<Result<TlsStream<TcpStream>, io::Error>> {
+    serve: impl Fn(TlsStream<TcpStream>, Peer) -> F + Clone + Send + 'static,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let mut handshakes = VecDeque::<AbortHandle>::new();
+    loop {
+        let socket = next_socket(&listener).await;
+        if handshakes.len() >= HANDSHAKES_AT_ONCE {
+            handshakes.retain(|handshake| !handshake.is_finished());
+        }
+        if handshakes.len() >= HANDSHAKES_AT_ONCE
+            && let Some(oldest) = handshakes.pop_front()
+        {
+            oldest.abort();
+        }
+        let (acceptor, serve) = (TlsAcceptor::from(tls.get()), serve.clone());
+        let handshake = tokio::spawn(async move {
+            if let Some((connection, peer)) = shake_hands(acceptor, socket).await {
+                // A task of its own: giving up a handshake must not end what came of it.
+                tokio::spawn(serve(connection, peer));
+            }
+        });
+        handshakes.push_back(handshake.abort_handle());
+    }
+}
+
+/// The same as a stream, which ends the accepting when it is dropped.
+pub(super) fn tls_connections(
+    listener: TcpListener,
+    tls: CurrentTls,
+) -> ReceiverStream<io::Result<TlsStream<TcpStream>>> {
     let (connections, stream) = mpsc::channel(ACCEPTED_AHEAD);
     tokio::spawn(async move {
-        let handshakes = Arc::new(Semaphore::new(HANDSHAKES_AT_ONCE));
-        while let Some(socket) = accept(&listener, &connections).await {
-            // Closed never: the semaphore lives as long as this loop.
-            let Ok(place) = Arc::clone(&handshakes).acquire_owned().await else {
-                return;
-            };
-            let (acceptor, connections) = (TlsAcceptor::from(tls.get()), connections.clone());
-            tokio::spawn(async move {
-                let _place = place;
-                if let Some(connection) = shake_hands(acceptor, socket).await {
-                    // The server is gone: so is the connection.
-                    let _ = connections.send(Ok(connection)).await;
-                }
-            });
+        let dropped = connections.clone();
+        let accepting = accept(listener, tls, move |connection, _| {
+            let connections = connections.clone();
+            async move {
+                // Nobody takes connections any more: this one ends too.
+                let _ = connections.send(Ok(connection)).await;
+            }
+        });
+        tokio::select! {
+            () = accepting => {}
+            () = dropped.closed() => {}
         }
     });
     ReceiverStream::new(stream)
 }
 
-/// The next socket; `None` when nobody takes connections any more.
-async fn accept<T>(listener: &TcpListener, connections: &mpsc::Sender<T>) -> Option<TcpStream> {
+async fn next_socket(listener: &TcpListener) -> TcpStream {
     loop {
-        tokio::select! {
-            () = connections.closed() => return None,
-            accepted = listener.accept() => match accepted {
-                Ok((socket, _)) => return Some(socket),
-                Err(error) => {
-                    // Out of file descriptors, most likely: others must end before one can begin.
-                    tracing::warn!("cannot accept a connection: {error}");
-                    tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
-                }
-            },
+        match listener.accept().await {
+            Ok((socket, _)) => return socket,
+            Err(error) => {
+                // Out of file descriptors, most likely: others must end before one can begin.
+                tracing::warn!("cannot accept a connection: {error}");
+                tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+            }
         }
     }
 }
 
-async fn shake_hands(acceptor: TlsAcceptor, socket: TcpStream) -> Option<TlsStream<TcpStream>> {
-    let peer = socket.peer_addr().ok();
+async fn shake_hands(
+    acceptor: TlsAcceptor,
+    socket: TcpStream,
+) -> Option<(TlsStream<TcpStream>, Peer)> {
+    let address = socket.peer_addr().ok();
     // Replies are small and complete: waiting to fill a packet only delays them.
     let _ = socket.set_nodelay(true);
-    match tokio::time::timeout(HANDSHAKE_DEADLINE, acceptor.accept(socket)).await {
-        Ok(Ok(connection)) => Some(connection),
-        Ok(Err(error)) => {
-            tracing::debug!(?peer, "TLS handshake failed: {error}");
-            None
+    let error = match tokio::time::timeout(HANDSHAKE_DEADLINE, acceptor.accept(socket)).await {
+        Ok(Ok(connection)) => {
+            let client_chain = connection.get_ref().1.peer_certificates().and_then(chain);
+            return Some((
+                connection,
+                Peer {
+                    address,
+                    client_chain,
+                },
+            ));
         }
-        Err(_) => {
-            tracing::debug!(?peer, "TLS handshake not finished in time");
-            None
-        }
-    }
+        Ok(Err(error)) => error,
+        Err(_) => io::Error::new(io::ErrorKind::TimedOut, "not finished in time"),
+    };
+    tracing::debug!(?address, "TLS handshake failed: {error}");
+    None
+}
+
+/// The handshake has verified it; one that cannot be read again is as good as none.
+fn chain(certificates: &[CertificateDer<'_>]) -> Option<CertificateChain> {
+    let read = certificates
+        .iter()
+        .map(|der| Certificate::from_der(der.to_vec()));
+    let mut all = read.collect::<Result<Vec<_>, _>>().ok()?;
+    (!all.is_empty()).then(|| CertificateChain::new(all.remove(0), all))
 }
 
 const ACCEPTED_AHEAD: usize = 64;
