@@ -39,10 +39,10 @@ pub(crate) async fn serve(
     let ended = draining.clone();
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let accept = async {
-        // Those above the limit wait in the system's queue.
-        while let Ok(place) = Arc::clone(&places).acquire_owned().await {
-            let Some(Ok(connection)) = connections.next().await else {
-                return;
+        while let Some(Ok(connection)) = connections.next().await {
+            // Those above the limit are closed at once: waiting, they would hold a socket each.
+            let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                continue;
             };
             // Those that have ended leave nothing behind.
             while talks.try_join_next().is_some() {}

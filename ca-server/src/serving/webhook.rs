@@ -28,10 +28,10 @@ pub(crate) async fn serve(listener: TcpListener, tls: CurrentTls, end: impl Futu
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let next = async {
-        // Those above the limit wait in the system's queue.
-        while let Ok(place) = Arc::clone(&places).acquire_owned().await {
-            let Some(Ok(connection)) = connections.next().await else {
-                return;
+        while let Some(Ok(connection)) = connections.next().await {
+            // Those above the limit are closed at once: waiting, they would hold a socket each.
+            let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                continue;
             };
             let watcher = graceful.watcher();
             tokio::spawn(async move {
