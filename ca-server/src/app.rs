@@ -183,7 +183,7 @@ impl App {
             authentication,
             &config.trust_domain,
             || token::load_or_create(&config.data_dir),
-            Arc::clone(&verdicts) as Arc<dyn Witness>,
+            &(Arc::clone(&verdicts) as Arc<dyn Witness>),
         )?);
 
         let certificates = config.serving.plan.carry_out(&authority, now)?;

@@ -25,7 +25,7 @@ pub(crate) fn authenticators(
     config: Authentication,
     trust_domain: &TrustDomain,
     local_issuer: impl FnOnce() -> Result<LocalIssuer, TokenKeyError>,
-    witness: Arc<dyn Witness>,
+    witness: &Arc<dyn Witness>,
 ) -> Result<Authenticators, AuthenticatorsError> {
     let proxies = config.proxies;
     let mut certificate = ClientCertificateAuthenticator::new(trust_domain.clone())
@@ -55,7 +55,7 @@ pub(crate) fn authenticators(
         in_order.clear();
     }
     let in_order = in_order.into_iter().map(|inner| {
-        let witness = Arc::clone(&witness);
+        let witness = Arc::clone(witness);
         Box::new(Witnessed { inner, witness }) as Box<dyn Authenticator>
     });
     Ok(Authenticators::new(in_order.collect()))

@@ -95,6 +95,17 @@ impl Observed {
             ));
         }
         for status in self.serving.snapshot() {
+            let end = status.certificate.as_ref().map(Certificate::not_after);
+            if let Some(end) = end.filter(|end| now >= *end) {
+                let (name, end) = (&status.name, shown(end));
+                let line = format!("the serving certificate of {name} has expired at {end}");
+                // Nobody who verifies it connects; to the others, certificates are issued all the same.
+                if &**name == "grpc" {
+                    missing.push(line);
+                } else {
+                    notes.push(line);
+                }
+            }
             if let Some(error) = &status.last_error {
                 notes.push(format!("serving certificate of {}: {error}", status.name));
             }

@@ -6,8 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use ca_auth::{AuthzError, Caller, Evidence};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
+use crate::report::shown;
 use crate::status::IssueError;
 
 /// Remembers the last [`KEPT`] refusals and how many there were in all.
@@ -87,7 +87,7 @@ impl Refused {
             _ => &[],
         };
         Self {
-            time: now.format(&Rfc3339).unwrap_or_default(),
+            time: shown(now),
             peer: evidence.peer_address().map(|address| address.to_string()),
             cluster: evidence.cluster().map(shortened),
             caller: identities

@@ -50,7 +50,7 @@ async fn decide(explain: &ExplainArgs, config: Config) -> anyhow::Result<ExitCod
         config.authentication,
         &config.trust_domain,
         || token::load_existing(&config.data_dir),
-        Arc::clone(&verdicts) as Arc<dyn Witness>,
+        &(Arc::clone(&verdicts) as Arc<dyn Witness>),
     )?;
 
     let asked = authenticators.authenticate(&evidence, now);
