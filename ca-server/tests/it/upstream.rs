@@ -4,12 +4,16 @@ use std::cell::RefCell;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ca_core::testing::now;
-use ca_core::{Certificate, Csr, TrustBundle};
+use ca_core::{
+    Certificate, CertificateAuthority as _, Csr, SignError, SigningRequest, TrustBundle,
+};
 use ca_proto::istio::v1::auth::IstioCertificateRequest;
+use ca_ra::{IstioUpstream, UpstreamConfig, UpstreamCredential, UpstreamError};
 use prost_types::value::Kind;
 use prost_types::{Struct, Value};
 use tonic::Code;
@@ -64,14 +68,16 @@ impl Server {
             };
             next(&self.announced, is_it).ok()
         });
-        let line = line.unwrap_or_else(|| panic!("no {word} in {heard:?}, {:#?}", self.log()));
+        assert!(line.is_some(), "no {word} in {heard:?}, {:#?}", self.log());
+        let line = line.unwrap();
         line[word.len()..].trim().to_owned()
     }
 
     /// Waits for a line in the log.
     fn logs(&self, text: &str) -> String {
-        next(&self.logged, |line| line.contains(text))
-            .unwrap_or_else(|seen| panic!("no {text:?} in {seen:#?}"))
+        let found = next(&self.logged, |line| line.contains(text));
+        assert!(found.is_ok(), "no {text:?} in {found:#?}");
+        found.unwrap()
     }
 
     fn log(&self) -> Vec<String> {
@@ -370,7 +376,7 @@ async fn an_upstream_that_is_down_at_the_start_or_at_a_renewal_is_waited_for() {
     up.kill();
     below.logs("is not available");
     let still = certificate(&below, &serving).await;
-    assert_eq!(still.chain.intermediates(), [first.clone()]);
+    assert_eq!(still.chain.intermediates(), std::slice::from_ref(&first));
     let (head, body) = below.get("/readyz");
     assert_eq!(head, "HTTP/1.1 200 OK");
     assert!(body.starts_with("ready\nnote: "), "{body}");
@@ -505,7 +511,7 @@ async fn files_that_somebody_carries_certify_it_and_the_key_outlives_a_crash() {
     let given = offline.answer(&drop);
     let serving = server.announced("serving");
     let answer = certificate(&server, &serving).await;
-    assert_eq!(answer.chain.intermediates(), [given.clone()]);
+    assert_eq!(answer.chain.intermediates(), std::slice::from_ref(&given));
     answer
         .chain
         .verify(&TrustBundle::from_pem(&root).unwrap(), now())
@@ -546,6 +552,60 @@ async fn files_that_somebody_carries_certify_it_and_the_key_outlives_a_crash() {
         "{body}"
     );
     certificate(&server, &serving).await;
+}
+
+/// The same client as the signer of a registration authority, with either of its credentials.
+#[tokio::test]
+async fn a_registration_authority_gets_from_a_real_ca_what_was_granted_and_no_more() {
+    let above = Above::start("");
+    let file = |name: &str, text: &str| {
+        let path = above.folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let ask = |credential| {
+        let config = UpstreamConfig {
+            address: above.serving.parse().unwrap(),
+            roots: above.server.root_file(),
+            credential,
+        };
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        IstioUpstream::new(config, provider).unwrap()
+    };
+    let cart = "spiffe://cluster.local/ns/shop/sa/cart";
+    let request = |name: &str| {
+        let (key, csr) = client::key_and_csr(&[name]);
+        let names = vec![name.parse().unwrap()];
+        let csr = Csr::from_pem(csr.as_bytes()).unwrap();
+        (
+            key,
+            SigningRequest::new(csr, names, Duration::from_secs(600)),
+        )
+    };
+    let token = file("cart-token", &above.server.token("shop", "cart"));
+    let by_token = ask(UpstreamCredential::Token(token));
+    let (key, wanted) = request(cart);
+    let issued = by_token.sign(wanted, now()).await.unwrap();
+    assert_eq!(issued.chain().leaf().names(), [cart.parse().unwrap()]);
+    assert_eq!(issued.roots(), &above.server.roots());
+
+    let by_certificate = ask(UpstreamCredential::Certificate {
+        chain: file("cart.pem", &issued.chain().to_pem()),
+        key: file("cart-key.pem", &key.to_pkcs8_pem()),
+    });
+    by_certificate.sign(request(cart).1, now()).await.unwrap();
+
+    // The CA above names who it has judged, and not what was asked for: that is not released.
+    let other = request("spiffe://cluster.local/ns/shop/sa/other").1;
+    let error = by_token.sign(other, now()).await.unwrap_err();
+    assert!(matches!(error, SignError::BadAnswer(_)), "{error}");
+    // And it makes nobody a CA whom its policy does not name.
+    let csr = Csr::from_pem(client::key_and_csr(&[]).1.as_bytes()).unwrap();
+    let refused = by_token
+        .certify_authority(&csr, Duration::from_secs(600), now())
+        .await;
+    let error = refused.unwrap_err();
+    assert!(matches!(error, UpstreamError::Denied { .. }), "{error}");
 }
 
 #[test]
