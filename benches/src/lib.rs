@@ -9,6 +9,7 @@
 //!
 //! `cargo xtask bench` runs the last two and writes `docs/benchmarks.md`.
 
+pub mod fleet;
 mod floor;
 mod issuance;
 mod kind;

@@ -1,6 +1,7 @@
 //! `bench`: how fast we are, beside our floor and beside Go. `bench gate` is the part that does not depend on time.
 
 mod document;
+mod fleet;
 mod gate;
 mod peers;
 
@@ -11,15 +12,42 @@ use clap::ValueEnum;
 
 use crate::workspace;
 
+/// What to measure.
+#[derive(clap::Args)]
+pub(crate) struct BenchArgs {
+    /// What to run alone.
+    part: Option<Part>,
+    /// How long the rounds of each kind of CSR last, or each load of the fleet.
+    #[arg(long, default_value_t = 25)]
+    seconds: u32,
+    /// How long the fleet sends malformed traffic.
+    #[arg(long, default_value_t = 1)]
+    minutes: u32,
+}
+
 /// What to run alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Part {
     /// Instructions and allocations, which are the same on a busy machine: fails above the limits.
     Gate,
+    /// The server under load, into its section of docs/benchmarks.md.
+    Fleet,
+    /// A few seconds of the fleet, without optimisation: fails when a request does.
+    Smoke,
 }
 
 /// Without a part: all of it, written into `docs/benchmarks.md`.
-pub(crate) fn run(part: Option<Part>, seconds: u32) -> Result<()> {
+pub(crate) fn run(args: &BenchArgs) -> Result<()> {
+    let BenchArgs {
+        part,
+        seconds,
+        minutes,
+    } = *args;
+    match part {
+        Some(Part::Fleet) => return fleet::run(seconds, minutes),
+        Some(Part::Smoke) => return fleet::smoke(),
+        Some(Part::Gate) | None => {}
+    }
     println!("building");
     let programs = Programs::build()?;
     if part == Some(Part::Gate) {

@@ -38,7 +38,7 @@ fn main() -> ExitCode {
 fn run(verb: Verb) -> anyhow::Result<()> {
     wait::catch_signals()?;
     match verb {
-        Verb::Bench { part, seconds } => bench::run(part, seconds),
+        Verb::Bench(args) => bench::run(&args),
         Verb::Ci => ci::run(),
         Verb::Codegen { check } => codegen::run(check),
         Verb::Demo { once, dev, bin_dir } => {

@@ -46,6 +46,11 @@ impl Process {
         })
     }
 
+    /// What the system calls it.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// An error, with the end of its log, when it is no longer there.
     pub(crate) fn check(&mut self) -> Result<()> {
         let Some(status) = self.child.try_wait().context("cannot look at a child")? else {

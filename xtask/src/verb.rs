@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-use crate::bench::Part;
+use crate::bench::BenchArgs;
 use crate::interop::{Partner, Sabotage};
 
 /// What this project does to itself.
@@ -12,13 +12,7 @@ use crate::interop::{Partner, Sabotage};
 #[command(name = "cargo xtask", arg_required_else_help = true)]
 pub(crate) enum Verb {
     /// How fast it is, beside the bare cryptography and beside Go: all of it, into docs/benchmarks.md.
-    Bench {
-        /// What to run alone.
-        part: Option<Part>,
-        /// How long the rounds of each kind of CSR last.
-        #[arg(long, default_value_t = 25)]
-        seconds: u32,
-    },
+    Bench(BenchArgs),
     /// Everything that a change must pass, except the tests.
     Ci,
     /// Generates the Rust code of the wire types.

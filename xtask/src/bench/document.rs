@@ -27,7 +27,15 @@ pub(super) fn machine() -> Result<Vec<(&'static str, String)>> {
     };
     let changed = line(
         "git",
-        &["status", "--porcelain", "--", "ca-core", "benches"],
+        &[
+            "status",
+            "--porcelain",
+            "--",
+            "ca-core",
+            "ca-auth",
+            "ca-server",
+            "benches",
+        ],
     )?;
     let commit = line("git", &["rev-parse", "--short", "HEAD"])?;
     let lock = fs::read_to_string(workspace::root().join("Cargo.lock"))
@@ -83,12 +91,47 @@ pub(super) fn text(
     format!("{HEAD}\n{facts}\n{METHOD}\n{gate}\n{AFTER_GATE}\n{times}\n{missing}\n{TAIL}")
 }
 
+/// All but the fleet's section, which stays as it is.
 pub(super) fn write(text: &str) -> Result<()> {
+    let fleet = section(&read()?).map(str::to_owned);
+    write_whole(&with_section(text, fleet.as_deref().unwrap_or_default()))
+}
+
+/// The fleet's section, and nothing else.
+pub(super) fn write_fleet(text: &str) -> Result<()> {
+    write_whole(&with_section(&read()?, text))
+}
+
+fn read() -> Result<String> {
+    let path = workspace::root().join(PATH);
+    fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// What stands between the fleet's heading and the last one.
+fn section(document: &str) -> Option<&str> {
+    let (_, rest) = document.split_once(FLEET)?;
+    rest.split_once(LAST).map(|(section, _)| section.trim())
+}
+
+fn with_section(document: &str, text: &str) -> String {
+    let (before, after) = document.split_once(LAST).unwrap_or((document, ""));
+    let before = before.split(FLEET).next().unwrap_or_default().trim_end();
+    let fleet = match text.trim() {
+        "" => String::new(),
+        text => format!("\n\n{FLEET}\n\n{text}"),
+    };
+    format!("{before}{fleet}\n\n{LAST}{after}")
+}
+
+fn write_whole(text: &str) -> Result<()> {
     let path = workspace::root().join(PATH);
     let folder = path.parent().context("the document has no folder")?;
     fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }
+
+const FLEET: &str = "## Under load";
+const LAST: &str = "## Again";
 
 const HEAD: &str = "\
 # Benchmarks
@@ -149,6 +192,7 @@ const TAIL: &str = "\
 ```console
 $ cargo xtask bench         # all of it, and this file
 $ cargo xtask bench gate    # instructions and allocations alone
+$ cargo xtask bench fleet   # the section about load alone; `--minutes 20` for a long run of malformed traffic
 $ cargo bench -p benches    # criterion, for whoever changes something
 ```
 
@@ -158,6 +202,20 @@ It needs valgrind, and Go for the peers. What could not be built is left out, an
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_part_leaves_the_other_as_it_is() {
+        let document = format!("head\n\n{LAST}\n\ntail\n");
+        let with = with_section(&document, "figures\n");
+        assert_eq!(
+            with,
+            format!("head\n\n{FLEET}\n\nfigures\n\n{LAST}\n\ntail\n")
+        );
+        assert_eq!(section(&with), Some("figures"));
+        assert_eq!(with_section(&with, "figures"), with);
+        assert_eq!(with_section(&document, ""), document);
+        assert_eq!(section(&document), None);
+    }
 
     #[test]
     fn versions_come_from_the_lock_file() {
