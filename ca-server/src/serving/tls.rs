@@ -6,7 +6,8 @@ use arc_swap::ArcSwap;
 use ca_core::TrustBundle;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{
-    ClientHello, NoClientAuth, ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier,
+    ClientHello, NoClientAuth, NoServerSessionStorage, ResolvesServerCert, VerifierBuilderError,
+    WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig};
@@ -80,6 +81,9 @@ impl Dialect {
         };
         config.alpn_protocols = self.protocols.iter().map(|name| name.to_vec()).collect();
         config.ignore_client_order = true;
+        // Nothing is resumed: each connection is judged by the roots of its own time, and no handshake pays for tickets.
+        config.send_tls13_tickets = 0;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
         Ok(config)
     }
 }
