@@ -91,6 +91,12 @@ pub(super) fn run(bench: &Bench<'_>) -> Result<Vec<Finding>> {
     }
     let status = load.ended(START_LIMIT + BETWEEN)?;
     ensure!(status.success(), "the driver: {status}");
+    // Or nothing has been shown.
+    let bundles = server.metric("mesh_ca_bundle_generation")?;
+    ensure!(
+        bundles >= 3.0,
+        "the server signed from {bundles} bundles, not from three"
+    );
     let summary = read(&summary)?;
     let (issued, failed) = (number(&summary, "/issued")?, number(&summary, "/failed")?);
     Ok(vec![Finding {

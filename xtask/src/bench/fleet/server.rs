@@ -1,5 +1,6 @@
 //! A server for one scenario, and the driver against it.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use super::Bench;
+use crate::http;
 use crate::process::Process;
 use crate::workspace;
 
@@ -23,6 +25,7 @@ pub(super) enum Cores {
 pub(super) struct Server {
     process: Process,
     address: String,
+    admin: SocketAddr,
     data: PathBuf,
 }
 
@@ -61,12 +64,23 @@ impl Server {
         Ok(Self {
             process,
             address,
+            admin,
             data,
         })
     }
 
     pub(super) fn data(&self, file: &str) -> PathBuf {
         self.data.join(file)
+    }
+
+    /// One of its metrics.
+    pub(super) fn metric(&self, name: &str) -> Result<f64> {
+        let page = http::get(self.admin, "/metrics")?;
+        let value = page
+            .body
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        value.with_context(|| format!("no metric {name}"))
     }
 
     pub(super) fn check(&mut self) -> Result<()> {
