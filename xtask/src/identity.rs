@@ -12,7 +12,7 @@ use pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::RootCertStore;
 use rustls::crypto::ring;
 use rustls::sign::CertifiedKey;
-use x509_parser::extensions::GeneralName;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::wait;
@@ -70,6 +70,10 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Leaf {
     pub(crate) serial: String,
+    /// Identifier of the key that signed it, in hexadecimal digits; empty if it names none.
+    pub(crate) issuer_key: String,
+    /// Its end, in seconds since 1970.
+    pub(crate) not_after: i64,
     /// Every name in the subject alternative name, as `URI:...` or with another label.
     pub(crate) names: Vec<String>,
 }
@@ -82,10 +86,25 @@ impl Leaf {
             .context("bad subject alternative name")?
             .map(|san| san.value.general_names.iter().map(print_name).collect())
             .unwrap_or_default();
+        let issuer_key = certificate
+            .iter_extensions()
+            .find_map(|extension| match extension.parsed_extension() {
+                ParsedExtension::AuthorityKeyIdentifier(issuer) => issuer.key_identifier.as_ref(),
+                _ => None,
+            })
+            .map(|key| key.0.iter().map(|byte| format!("{byte:02x}")).collect())
+            .unwrap_or_default();
         Ok(Self {
             serial: format!("{:x}", certificate.serial),
+            issuer_key,
+            not_after: certificate.validity.not_after.timestamp(),
             names,
         })
+    }
+
+    /// The first certificate of a PEM text.
+    pub(crate) fn from_pem(pem: &[u8]) -> Result<Self> {
+        Self::parse(&CertificateDer::from_pem_slice(pem).context("not a PEM certificate")?)
     }
 
     /// Is this the certificate of exactly this SPIFFE ID, and of nothing else?

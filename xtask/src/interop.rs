@@ -2,6 +2,7 @@
 
 mod certificates;
 mod clients;
+mod clock;
 mod envoy;
 mod linters;
 mod openssl;
@@ -11,7 +12,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-pub(crate) use self::envoy::Sabotage;
+pub(crate) use self::envoy::{Sabotage, Scenario};
 use crate::mesh::Binaries;
 use crate::venv::Venv;
 use crate::workspace;
@@ -29,10 +30,11 @@ pub(crate) enum Partner {
     Page,
 }
 
-/// All partners, or one.
+/// All partners, or one; of Envoy's scenarios all, or one.
 pub(crate) fn run(
     binaries: &Binaries,
     partner: Option<Partner>,
+    only: Option<Scenario>,
     sabotage: Option<Sabotage>,
 ) -> Result<()> {
     if let Some(sabotage) = sabotage {
@@ -48,7 +50,7 @@ pub(crate) fn run(
         page::run(binaries)?;
     }
     if partner.is_none_or(|partner| partner == Partner::Envoy) {
-        envoy::run(binaries)?;
+        envoy::run(binaries, only)?;
     }
     Ok(())
 }

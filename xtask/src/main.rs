@@ -49,10 +49,11 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Interop {
             partner,
             bin_dir,
+            only,
             sabotage,
         } => {
             let binaries = Binaries::find(bin_dir.as_deref(), Profile::Dev)?;
-            interop::run(&binaries, partner, sabotage)
+            interop::run(&binaries, partner, only, sabotage)
         }
     }
 }

@@ -1,10 +1,12 @@
 //! Our two binaries, driven the way a user drives them: flags in, lines of text and files out.
 
+use std::ffi::OsStr;
 use std::fmt::{self, Display};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -12,8 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::identity::Identity;
 use crate::lab::Lab;
 use crate::process::Process;
-use crate::wait;
-use crate::workspace;
+use crate::{http, wait, workspace};
 
 pub(crate) const TRUST_DOMAIN: &str = "cluster.local";
 
@@ -105,20 +106,29 @@ pub(crate) struct Ca<'a> {
     pub(crate) root_certificate: PathBuf,
     pub(crate) fingerprint: String,
     binaries: &'a Binaries,
-    data: PathBuf,
+    /// Its data folder.
+    pub(crate) data: PathBuf,
+    command: Command,
     process: Process,
 }
 
 impl<'a> Ca<'a> {
     /// Returns once it says that it is ready.
     pub(crate) fn start(lab: &Lab, binaries: &'a Binaries) -> Result<Self> {
+        Self::start_with(lab, binaries, &[])
+    }
+
+    /// As [`start`](Self::start), with more flags.
+    pub(crate) fn start_with(lab: &Lab, binaries: &'a Binaries, extra: &[&OsStr]) -> Result<Self> {
         let data = lab.path("ca");
         let mut command = Command::new(&binaries.ca_server);
         command
-            .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+            .args(["--listen", &free_address()?.to_string()])
+            .args(["--admin-listen", "127.0.0.1:0"])
             .args(["--trust-domain", TRUST_DOMAIN])
             .arg("--data-dir")
-            .arg(&data);
+            .arg(&data)
+            .args(extra);
         let mut process = lab.start("ca-server", &mut command)?;
         let address = address(&process.printed("serving", START_LIMIT)?)?;
         let admin = address_of(&mut process, "admin")?;
@@ -132,8 +142,31 @@ impl<'a> Ca<'a> {
             fingerprint,
             binaries,
             data,
+            command,
             process,
         })
+    }
+
+    /// Ends it as a crash would.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        self.process.kill()
+    }
+
+    /// Starts it again, on the same address and with what it had. Returns once it says that it is ready.
+    pub(crate) fn start_again(&mut self, lab: &Lab) -> Result<()> {
+        self.process = lab.start("ca-server-again", &mut self.command)?;
+        self.admin = address_of(&mut self.process, "admin")?;
+        self.process.answers(self.admin, "/readyz", START_LIMIT)
+    }
+
+    /// Takes a step towards another root, or tells where it stands.
+    pub(crate) fn rotate(&self, step: &str) -> Result<String> {
+        let mut command = workspace::command(&self.binaries.ca_server);
+        command
+            .args(["rotate", step])
+            .arg("--data-dir")
+            .arg(&self.data);
+        workspace::output(&mut command)
     }
 
     pub(crate) fn token(&self, workload: Workload, extra: &[&str]) -> Result<String> {
@@ -162,13 +195,25 @@ pub(crate) struct Agent {
     pub(crate) workload: Workload,
     pub(crate) socket: PathBuf,
     pub(crate) output: PathBuf,
+    pub(crate) process: Process,
     admin: SocketAddr,
-    process: Process,
+    command: Command,
 }
 
 impl Agent {
     /// Returns as soon as its socket is open; its first certificate may still be on the way.
     pub(crate) fn start(lab: &Lab, ca: &Ca<'_>, workload: Workload, ttl: Duration) -> Result<Self> {
+        Self::start_with(lab, ca, workload, ttl, &[])
+    }
+
+    /// As [`start`](Self::start), with more flags.
+    pub(crate) fn start_with(
+        lab: &Lab,
+        ca: &Ca<'_>,
+        workload: Workload,
+        ttl: Duration,
+        extra: &[&OsStr],
+    ) -> Result<Self> {
         let name = format!("agent-{}", workload.service_account());
         let token = lab.write(&format!("{name}.token"), ca.token(workload, &[])?)?;
         let output = lab.path(format!("{name}-files"));
@@ -187,7 +232,8 @@ impl Agent {
             .arg("--socket")
             .arg(lab.path(format!("{name}.sock")))
             .arg("--output-dir")
-            .arg(&output);
+            .arg(&output)
+            .args(extra);
         let mut process = lab.start(&name, &mut command)?;
         let socket = process.printed("serving", START_LIMIT)?.into();
         let admin = address_of(&mut process, "admin")?;
@@ -195,9 +241,28 @@ impl Agent {
             workload,
             socket,
             output,
-            admin,
             process,
+            admin,
+            command,
         })
+    }
+
+    /// Starts it again after it was killed, on the same socket. Returns as soon as that is open.
+    pub(crate) fn start_again(&mut self, lab: &Lab) -> Result<()> {
+        let name = format!("agent-{}-again", self.workload.service_account());
+        self.process = lab.start(&name, &mut self.command)?;
+        self.admin = address_of(&mut self.process, "admin")?;
+        Ok(())
+    }
+
+    /// Tells it to renew now.
+    pub(crate) fn renew(&self) -> Result<()> {
+        self.process.signal("HUP")
+    }
+
+    /// A page of its admin listener.
+    pub(crate) fn page(&self, path: &str) -> Result<String> {
+        Ok(http::get(self.admin, path)?.body)
     }
 
     /// One whose token the CA does not know: it never serves anything.
@@ -253,6 +318,23 @@ impl Agent {
     pub(crate) fn check(&mut self) -> Result<()> {
         self.process.check()
     }
+}
+
+/// An address that a program can be given again after it has ended.
+///
+/// Not one that the system would give away: those are also the ports that connections come from, and
+/// one that asks again and again for a program that is down could come from the very port it asks for.
+pub(crate) fn free_address() -> Result<SocketAddr> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(std::process::id() % 8_000).unwrap_or_default();
+    for _ in 0..8_000 {
+        let offset = (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 8_000;
+        let address = SocketAddr::from(([127, 0, 0, 1], 22_000 + offset));
+        if TcpListener::bind(address).is_ok() {
+            return Ok(address);
+        }
+    }
+    bail!("no free port below those that the system gives away")
 }
 
 fn address_of(process: &mut Process, label: &str) -> Result<SocketAddr> {

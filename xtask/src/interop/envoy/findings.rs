@@ -3,12 +3,15 @@
 use std::fmt::{self, Display};
 use std::time::Duration;
 
+use anyhow::Result;
+
 use super::backend::Callers;
 use super::load::Tally;
+use crate::identity::Leaf;
 use crate::mesh::Workload;
 
 /// Of each of the two certificates.
-pub(super) const WANTED_ROTATIONS: usize = 5;
+pub(super) const WANTED_ROTATIONS: usize = 20;
 
 pub(super) struct Findings {
     pub(super) load: Tally,
@@ -34,6 +37,22 @@ pub(super) struct Probes {
     pub(super) first_failure: Option<String>,
 }
 
+impl Probes {
+    /// What came of a handshake.
+    pub(super) fn add(&mut self, handshake: Result<Leaf>) {
+        self.made += 1;
+        match handshake {
+            Ok(leaf) if !self.serials.contains(&leaf.serial) => self.serials.push(leaf.serial),
+            Ok(_) => {}
+            Err(error) => {
+                self.failures += 1;
+                self.first_failure
+                    .get_or_insert_with(|| format!("{error:#}"));
+            }
+        }
+    }
+}
+
 pub(super) enum Fault {
     NoRequests,
     RequestsFailed(u64, Vec<String>),
@@ -49,8 +68,7 @@ pub(super) enum Fault {
 impl Findings {
     /// More than enough has been seen.
     pub(super) fn enough(callers: &Callers, probes: &Probes) -> bool {
-        rotations(callers.certificates.len()).min(rotations(probes.serials.len()))
-            >= WANTED_ROTATIONS
+        rotations(callers.serials.len()).min(rotations(probes.serials.len())) >= WANTED_ROTATIONS
     }
 
     pub(super) fn faults(&self) -> Vec<Fault> {
@@ -69,7 +87,7 @@ impl Findings {
         if shown < WANTED_ROTATIONS {
             faults.push(Fault::ServerNotRotated(shown));
         }
-        let shown = rotations(self.callers.certificates.len());
+        let shown = rotations(self.callers.serials.len());
         if shown < WANTED_ROTATIONS {
             faults.push(Fault::ClientNotRotated(shown));
         }
@@ -114,7 +132,7 @@ impl Display for Findings {
             "  server rotations    {server} on the wire, in {} probes",
             self.probes.made
         )?;
-        let client = rotations(self.callers.certificates.len());
+        let client = rotations(self.callers.serials.len());
         writeln!(f, "  client rotations    {client} on the wire")?;
         writeln!(f, "  refused secrets     {}", self.secrets_refused)?;
         let anonymous = if self.anonymous_let_in {

@@ -26,6 +26,13 @@ pub(super) struct Sidecar {
 impl Sidecar {
     /// Returns when the listener is open, which needs both secrets.
     pub(super) fn start(lab: &Lab, envoy: &Path, name: &str, bootstrap: &Value) -> Result<Self> {
+        let mut sidecar = Self::launch(lab, envoy, name, bootstrap)?;
+        sidecar.opened(START_LIMIT)?;
+        Ok(sidecar)
+    }
+
+    /// Returns when it runs. Its listener has an address then, and may not be open.
+    pub(super) fn launch(lab: &Lab, envoy: &Path, name: &str, bootstrap: &Value) -> Result<Self> {
         let config = lab.write(&format!("{name}.json"), bootstrap.to_string())?;
         let admin_file = lab.path(format!("{name}.admin"));
         let mut command = Command::new(envoy);
@@ -50,14 +57,31 @@ impl Sidecar {
                 Err(_) => ControlFlow::Continue("not written yet".to_owned()),
             })
         })?;
-        // A listener has an address, and is listed, some time before it listens.
-        process.answers(admin, "/ready", START_LIMIT)?;
-        let listener = address(&http::get(admin, "/listeners?format=json")?.body)?;
+        let listener = wait::until(&format!("listener of {name}"), START_LIMIT, || {
+            process.check()?;
+            let listed =
+                http::get(admin, "/listeners?format=json").and_then(|page| address(&page.body));
+            Ok(match listed {
+                Ok(address) => ControlFlow::Break(address),
+                Err(error) => ControlFlow::Continue(format!("{error:#}")),
+            })
+        })?;
         Ok(Self {
             listener,
             admin,
             process,
         })
+    }
+
+    /// Returns when the listener is open.
+    pub(super) fn opened(&mut self, limit: Duration) -> Result<()> {
+        // A listener has an address, and is listed, some time before it listens.
+        self.process.answers(self.admin, "/ready", limit)
+    }
+
+    /// What it says of itself before its listener is open, and after.
+    pub(super) fn readiness(&self) -> Result<String> {
+        Ok(http::get(self.admin, "/ready")?.body.trim_end().to_owned())
     }
 
     pub(super) fn check(&mut self) -> Result<()> {
