@@ -4,10 +4,13 @@ mod certificates;
 mod clients;
 mod clock;
 mod envoy;
+mod files;
 mod linters;
 mod openssl;
 mod page;
+mod workload_api;
 
+use std::fmt::Display;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -26,6 +29,10 @@ pub(crate) enum Partner {
     Clients,
     /// `OpenSSL` and linters, on one certificate of every kind that the library issues.
     Certificates,
+    /// An application that takes its identity from the agent's socket by the SPIFFE Workload API.
+    WorkloadApi,
+    /// nginx, which serves from the files that an agent writes.
+    Files,
     /// A browser, which shows the admin page of the CA.
     Page,
 }
@@ -49,10 +56,21 @@ pub(crate) fn run(
     if partner.is_none_or(|partner| partner == Partner::Page) {
         page::run(binaries)?;
     }
+    if partner.is_none_or(|partner| partner == Partner::WorkloadApi) {
+        workload_api::run(binaries)?;
+    }
+    if partner.is_none_or(|partner| partner == Partner::Files) {
+        files::run(binaries)?;
+    }
     if partner.is_none_or(|partner| partner == Partner::Envoy) {
         envoy::run(binaries, only)?;
     }
     Ok(())
+}
+
+/// One line of what a run shows.
+fn fact(label: &str, value: impl Display) {
+    println!("  {label:<19} {value}");
 }
 
 /// gRPC that is not ours, able to read `.proto` files.

@@ -15,7 +15,6 @@ mod root_change;
 mod rotations;
 mod sidecar;
 
-use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -25,6 +24,7 @@ use clap::ValueEnum as _;
 use self::bootstrap::Discovery;
 use self::findings::Fault;
 use self::root_change::Way;
+use super::fact;
 use crate::lab::Lab;
 use crate::mesh::Binaries;
 use crate::venv::Venv;
@@ -206,9 +206,4 @@ fn faults_of(binaries: &Binaries, partners: &Partners, sabotage: Sabotage) -> Re
 fn list(faults: &[Fault]) -> String {
     let lines: Vec<_> = faults.iter().map(|fault| format!("  - {fault}")).collect();
     lines.join("\n")
-}
-
-/// One line of what a run shows.
-pub(super) fn fact(label: &str, value: impl Display) {
-    println!("  {label:<19} {value}");
 }

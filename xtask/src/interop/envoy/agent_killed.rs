@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
+use super::House;
 use super::load::under_load;
 use super::mesh::{Mesh, Plan};
-use super::{House, fact};
+use crate::interop::fact;
 
 const LIMIT: Duration = Duration::from_secs(30);
 /// While no agent is there.

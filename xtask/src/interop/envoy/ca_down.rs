@@ -6,11 +6,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::House;
 use super::load::under_load;
 use super::mesh::{Mesh, Plan};
-use super::{House, fact};
 use crate::identity::Identity;
 use crate::interop::clock;
+use crate::interop::fact;
 use crate::mesh::Agent;
 use crate::{http, wait};
 

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
+use super::House;
 use super::load::under_load;
 use super::mesh::{Mesh, Plan};
-use super::{House, fact};
 use crate::interop::clock;
+use crate::interop::fact;
 use crate::mesh::{Agent, Ca};
 use crate::wait;
 

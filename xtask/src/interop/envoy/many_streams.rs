@@ -8,12 +8,13 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::House;
 use super::bootstrap::{self, Discovery, Secrets};
 use super::load::under_load;
 use super::mesh::{Mesh, Plan};
 use super::sidecar::Sidecar;
-use super::{House, fact};
 use crate::interop::clock;
+use crate::interop::fact;
 use crate::wait;
 
 const STREAMS: usize = 200;

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::House;
 use super::load::under_load;
 use super::mesh::{Mesh, Plan};
-use super::{House, fact};
 use crate::identity::Identity;
+use crate::interop::fact;
 use crate::lab::Lab;
 use crate::mesh::Ca;
 use crate::{wait, workspace};
