@@ -65,6 +65,7 @@ use event_listener::Listener;
 mod bell;
 mod follower;
 mod options;
+mod published;
 mod resolve;
 mod set;
 mod status;
@@ -75,6 +76,7 @@ use follower::{Cell, Follower, Lookout, Parse, Start};
 use watch::{Connect, Watch};
 
 pub use options::FollowOptions;
+pub use published::{PublishedFile, PublishedFolder};
 pub use set::{FileSet, ReadError, Snapshot};
 pub use status::{FollowError, Refusal, Status};
 
