@@ -1,4 +1,5 @@
-//! Wire types of the Istio certificate service, of Envoy secret discovery and of the SPIFFE Workload API.
+//! Wire types of the Istio certificate service, of Envoy secret discovery and of the SPIFFE Workload API; and of spans for
+//! OpenTelemetry.
 //!
 //! | module | what it speaks |
 //! |---|---|
@@ -8,6 +9,7 @@
 //! | [`envoy::extensions::transport_sockets::tls::v3`] | `Secret` and what it holds |
 //! | [`envoy::config::core::v3`] | `Node`, `DataSource` and friends |
 //! | [`spiffe::workload`] | `SpiffeWorkloadAPI`: how other programs get theirs |
+//! | [`opentelemetry::proto::collector::trace::v1`] | what a collector of spans is sent (OTLP) |
 //!
 //! Names and tags are those of the public contracts. Messages are cut down to the fields that a
 //! certificate authority and its agents need: a decoder skips the rest, so the wire stays
@@ -39,7 +41,7 @@
 mod generated;
 mod redacted;
 
-pub use generated::{envoy, google, istio};
+pub use generated::{envoy, google, istio, opentelemetry};
 
 /// The SPIFFE Workload API. On the wire it has no package.
 pub mod spiffe {

@@ -13,12 +13,13 @@ use anyhow::{Context as _, bail};
 use prost::Message as _;
 
 /// What is compiled; everything else is imported by these.
-const ROOT_FILES: [&str; 5] = [
+const ROOT_FILES: [&str; 6] = [
     "security/v1alpha1/ca.proto",
     "security/v1alpha1/ca_service.proto",
     "spiffe/workload.proto",
     "envoy/service/secret/v3/sds.proto",
     "envoy/extensions/transport_sockets/tls/v3/secret.proto",
+    "opentelemetry/proto/collector/trace/v1/trace_service.proto",
 ];
 
 /// What a server that offers reflection has to describe, with all that they import.

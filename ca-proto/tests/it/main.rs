@@ -18,6 +18,12 @@ use ca_proto::{
         CsrRequest, IstioCertificateRequest, IstioCertificateResponse, istio_ca_service_server,
         istio_certificate_service_server,
     },
+    opentelemetry::proto::{
+        collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse},
+        common::v1::{AnyValue, ArrayValue, InstrumentationScope, KeyValue, any_value},
+        resource::v1::Resource,
+        trace::v1::{ResourceSpans, ScopeSpans, Span, Status, span::SpanKind, status::StatusCode},
+    },
     spiffe::workload::{X509svid, X509svidResponse, spiffe_workload_api_server},
 };
 use prost::Message as _;
@@ -51,6 +57,74 @@ fn certificate_request() {
         IstioCertificateRequest::decode(golden.as_slice()).unwrap(),
         request
     );
+}
+
+#[test]
+fn spans() {
+    let text = |text: &str| any_value::Value::StringValue(text.to_owned());
+    let attribute = |key: &str, value| KeyValue {
+        key: key.to_owned(),
+        value: Some(AnyValue { value: Some(value) }),
+    };
+    let several = any_value::Value::ArrayValue(ArrayValue {
+        values: vec![AnyValue {
+            value: Some(text("i")),
+        }],
+    });
+    let request = ExportTraceServiceRequest {
+        resource_spans: vec![ResourceSpans {
+            resource: Some(Resource {
+                attributes: vec![attribute("service.name", text("ca"))],
+            }),
+            scope_spans: vec![ScopeSpans {
+                scope: Some(InstrumentationScope {
+                    name: "l".to_owned(),
+                    version: "1".to_owned(),
+                }),
+                spans: vec![Span {
+                    trace_id: vec![7; 16],
+                    span_id: vec![8; 8],
+                    trace_state: "a=1".to_owned(),
+                    parent_span_id: vec![9; 8],
+                    name: "n".to_owned(),
+                    kind: SpanKind::Server.into(),
+                    start_time_unix_nano: 1,
+                    end_time_unix_nano: 2,
+                    attributes: vec![
+                        attribute("c", any_value::Value::IntValue(14)),
+                        attribute("i", several),
+                    ],
+                    status: Some(Status {
+                        message: "m".to_owned(),
+                        code: StatusCode::Error.into(),
+                    }),
+                    flags: 0x301,
+                }],
+            }],
+        }],
+    };
+    let golden: Vec<u8> = [
+        // A program (1), which has a resource (1) with an attribute (1): key (1) and value (2), which is text (1).
+        b"\x0a\x8a\x01\x0a\x16\x0a\x14\x0a\x0cservice.name\x12\x04\x0a\x02ca".as_slice(),
+        // The spans of a library (2): its name and version (1).
+        b"\x12\x70\x0a\x06\x0a\x01l\x12\x011",
+        // A span (2): its trace (1), itself (2), state (3), parent (4).
+        b"\x12\x66\x0a\x10\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07",
+        b"\x12\x08\x08\x08\x08\x08\x08\x08\x08\x08\x1a\x03a=1\x22\x08\x09\x09\x09\x09\x09\x09\x09\x09",
+        // Name (5), kind (6), start (7) and end (8).
+        b"\x2a\x01n\x30\x02\x39\x01\0\0\0\0\0\0\0\x41\x02\0\0\0\0\0\0\0",
+        // Attributes (9): a number (3), and several values (5).
+        b"\x4a\x07\x0a\x01c\x12\x02\x18\x0e",
+        b"\x4a\x0c\x0a\x01i\x12\x07\x2a\x05\x0a\x03\x0a\x01i",
+        // Status (15): sentence (2) and code (3). Flags (16).
+        b"\x7a\x05\x12\x01m\x18\x02\x85\x01\x01\x03\0\0",
+    ]
+    .concat();
+    assert_eq!(request.encode_to_vec(), golden);
+    // Some were not taken (1): how many (1) and why (2).
+    let answer = ExportTraceServiceResponse::decode(b"\x0a\x06\x08\x03\x12\x02no".as_slice());
+    let partial = answer.unwrap().partial_success.unwrap();
+    assert_eq!((partial.rejected_spans, &*partial.error_message), (3, "no"));
 }
 
 #[test]
