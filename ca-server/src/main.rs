@@ -1,6 +1,7 @@
 //! The `ca-server` program.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use ca_server::{App, Args, Config, Settings};
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,27 +27,32 @@ fn run(mut args: Args, settings: &Settings) -> anyhow::Result<ExitCode> {
         return ca_server::run_command(command, args, settings);
     }
     let config = Config::try_from(args)?;
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .build()?
-        .block_on(async {
-            let (mut terminate, mut interrupt) = (
-                signal(SignalKind::terminate())?,
-                signal(SignalKind::interrupt())?,
-            );
-            let mut end = std::pin::pin!(async move {
-                tokio::select! {
-                    _ = terminate.recv() => {}
-                    _ = interrupt.recv() => {}
-                }
-            });
-            // It may wait for another CA, and is to end all the same when it is told to.
-            let app = tokio::select! {
-                app = App::build(config) => app?,
-                () = &mut end => return Ok(ExitCode::SUCCESS),
-            };
-            app.announce();
-            app.run(end).await?;
-            Ok(ExitCode::SUCCESS)
-        })
+        .build()?;
+    let ended = runtime.block_on(serve(config));
+    // Looking up a name may take as long as a resolver likes: nothing that blocks is waited for without a limit.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ended
+}
+
+async fn serve(config: Config) -> anyhow::Result<ExitCode> {
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    let mut end = std::pin::pin!(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    });
+    // It may wait for another CA, and is to end all the same when it is told to.
+    let app = tokio::select! {
+        app = App::build(config) => app?,
+        () = &mut end => return Ok(ExitCode::SUCCESS),
+    };
+    app.announce();
+    app.run(end).await?;
+    Ok(ExitCode::SUCCESS)
 }

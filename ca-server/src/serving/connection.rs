@@ -43,13 +43,14 @@ pub(crate) async fn serve_all(
     limits: ConnectionLimits,
     mut end: watch::Receiver<bool>,
 ) {
-    // Every connection holds a receiver: when the last is gone, so are they.
-    let (open, receiver) = watch::channel(());
-    let ending = end.clone();
+    // Every connection holds a receiver: when the last is gone, so are they. A handshake holds none, so that nobody waits
+    // for a client that has said nothing yet.
+    let open = Arc::new(watch::channel(()).0);
+    let (ending, connections) = (end.clone(), Arc::clone(&open));
     let accepting = accept(listener, tls, move |stream, peer| {
         let (calls, limits) = (calls.clone(), limits.clone());
         let calls = CallsOf { calls, peer };
-        let (end, open) = (ending.clone(), receiver.clone());
+        let (end, open) = (ending.clone(), connections.subscribe());
         async move {
             serve(stream, calls, limits, end).await;
             drop(open);
@@ -69,7 +70,13 @@ pub(crate) async fn serve(
     limits: ConnectionLimits,
     mut end: watch::Receiver<bool>,
 ) {
-    let stream = match Begun::wait(stream).await {
+    let begun = tokio::select! {
+        // Whoever has begun before the end is served.
+        biased;
+        begun = Begun::wait(stream) => begun,
+        _ = end.wait_for(|ended| *ended) => return,
+    };
+    let stream = match begun {
         Ok(stream) => stream,
         Err(error) => {
             tracing::debug!("connection ended: {error}");

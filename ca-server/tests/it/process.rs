@@ -1,13 +1,14 @@
 //! Start, stop, crash, and everything that keeps it from starting.
 
 use std::io::Read as _;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ca_core::TrustBundle;
 
+use crate::client::{Client, key_and_csr};
 use crate::running::{self, Running};
 
 #[test]
@@ -35,6 +36,26 @@ fn sigterm_and_sigint_drain_and_exit_0_and_the_root_stays() {
     let ca = Running::start_in(folder, &[]);
     assert_eq!(ca.root_pem(), root);
     assert!(ca.signal("INT").0.success());
+}
+
+// With a thread for the client, which has to answer the server's farewell while this one waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_says_nothing_does_not_hold_up_the_end() {
+    // Its own deadlines are ten seconds, for the handshake and for the beginning of HTTP/2.
+    let ca = Running::start(&["--shutdown-duration", "1m"]);
+    let silent = TcpStream::connect(&ca.serving).unwrap();
+    let (half, root) = (ca.serving.clone(), ca.root_pem());
+    let half = crate::serving::connect(&half, &root, &["h2"])
+        .await
+        .unwrap();
+    // Those before it have been accepted when this one is answered.
+    let client = Client::connect(&ca, None, Some(ca.token(&[]))).await;
+    client.ask(&key_and_csr(&[]).1, 0).await.unwrap();
+    drop(client);
+    let start = Instant::now();
+    assert!(ca.signal("TERM").0.success());
+    assert!(start.elapsed() < Duration::from_secs(5));
+    drop((silent, half));
 }
 
 #[test]

@@ -31,7 +31,11 @@ use crate::running::{self, DEADLINE, Running};
 type Connection = TlsStream<TcpStream>;
 
 /// Connects as anybody would who trusts `roots`.
-async fn connect(address: &str, roots: &str, protocols: &[&str]) -> io::Result<Connection> {
+pub(crate) async fn connect(
+    address: &str,
+    roots: &str,
+    protocols: &[&str],
+) -> io::Result<Connection> {
     connect_with(address, roots, protocols, aws_lc_rs::default_provider()).await
 }
 
