@@ -17,7 +17,7 @@ pub(super) async fn only(
         return refused("this page is only for the machine that the server runs on\n");
     }
     if !names_this_machine(request.headers()) {
-        return refused("this page is only at an address, or at localhost\n");
+        return refused("this page is only at localhost, or at a loopback address\n");
     }
     next.run(request).await
 }
@@ -26,8 +26,8 @@ fn refused(text: &'static str) -> Response {
     (StatusCode::FORBIDDEN, text).into_response()
 }
 
-/// A page of somebody else can have a name of its own lead here, and then read what is under that name. What it cannot do
-/// is change the name that the browser sends.
+/// A page of somebody else can have a name of its own lead here, and then read what is under that name; and a proxy on this
+/// machine brings requests of others, from a loopback address. Neither of them changes the name that a client asks for.
 fn names_this_machine(headers: &HeaderMap) -> bool {
     let mut hosts = headers.get_all(header::HOST).iter();
     let (Some(host), None) = (
@@ -36,8 +36,8 @@ fn names_this_machine(headers: &HeaderMap) -> bool {
     ) else {
         return false;
     };
-    if host.parse::<SocketAddr>().is_ok() {
-        return true;
+    if let Ok(address) = host.parse::<SocketAddr>() {
+        return address.ip().to_canonical().is_loopback();
     }
     let bare = host
         .strip_prefix('[')
@@ -46,7 +46,9 @@ fn names_this_machine(headers: &HeaderMap) -> bool {
         .rsplit_once(':')
         .filter(|(_, port)| port.parse::<u16>().is_ok())
         .map_or(host, |(name, _)| name);
-    name.eq_ignore_ascii_case("localhost") || bare.unwrap_or(name).parse::<IpAddr>().is_ok()
+    let address = bare.unwrap_or(name).parse::<IpAddr>();
+    name.eq_ignore_ascii_case("localhost")
+        || address.is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 #[cfg(test)]
@@ -54,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_addresses_and_localhost_name_this_machine() {
+    fn only_loopback_addresses_and_localhost_name_this_machine() {
         for (hosts, good) in [
             (&["localhost:15014"][..], true),
             (&["LOCALHOST"], true),
@@ -62,6 +64,13 @@ mod tests {
             (&["127.0.0.1"], true),
             (&["[::1]:15014"], true),
             (&["[::1]"], true),
+            (&["127.0.0.6:15014"], true),
+            (&["[::ffff:127.0.0.1]:15014"], true),
+            // As somebody elsewhere asks a proxy in front of us.
+            (&["10.0.0.7:15014"], false),
+            (&["10.0.0.7"], false),
+            (&["[fd00::7]:15014"], false),
+            (&["0.0.0.0:15014"], false),
             (&[], false),
             (&[""], false),
             (&["evil.example:15014"], false),
