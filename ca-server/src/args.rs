@@ -238,9 +238,9 @@ pub(crate) enum PolicyVerb {
         /// The policy, in TOML.
         file: PathBuf,
 
-        /// The trust domain of the mesh, for patterns that begin with a slash.
-        #[arg(long, env = "TRUST_DOMAIN", default_value = "cluster.local")]
-        trust_domain: TrustDomain,
+        /// The trust domain of the mesh, for patterns that begin with a slash. Default: that of the server.
+        #[arg(long)]
+        trust_domain: Option<TrustDomain>,
     },
 }
 

@@ -29,7 +29,7 @@ pub fn run(command: Command, args: Args, settings: &Settings) -> anyhow::Result<
         }
         Command::Explain(explain) => return explain::explain(&explain, args),
         Command::Config => config::config(args, settings)?,
-        Command::Policy(policy) => policy::policy(&policy)?,
+        Command::Policy(policy) => policy::policy(&policy, &args.trust_domain)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -4,22 +4,25 @@ use std::fmt;
 use std::path::PathBuf;
 
 use ca_auth::{Policy, PolicyError};
+use ca_core::TrustDomain;
 
 use crate::args::{PolicyArgs, PolicyVerb};
 
-/// Does what was asked with a policy file, without a server.
+/// Does what was asked with a policy file, without a server. `mesh` is the trust domain where none was named.
 ///
 /// # Errors
 /// When the file cannot be read or is no policy.
-pub(super) fn policy(args: &PolicyArgs) -> Result<(), PolicyFileError> {
+pub(super) fn policy(args: &PolicyArgs, mesh: &TrustDomain) -> Result<(), PolicyFileError> {
     let PolicyVerb::Check { file, trust_domain } = &args.verb;
     let text = std::fs::read_to_string(file).map_err(|cause| PolicyFileError::Read {
         path: file.clone(),
         cause,
     })?;
-    let policy = Policy::parse(&text, trust_domain).map_err(|cause| PolicyFileError::Wrong {
-        path: file.clone(),
-        cause,
+    let policy = Policy::parse(&text, trust_domain.as_ref().unwrap_or(mesh)).map_err(|cause| {
+        PolicyFileError::Wrong {
+            path: file.clone(),
+            cause,
+        }
     })?;
     let (allow, deny, limit) = policy.len();
     let authorities = match policy.authorities() {

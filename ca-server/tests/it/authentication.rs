@@ -496,6 +496,33 @@ fn a_policy_is_checked_without_a_server_and_every_fault_has_its_line() {
     );
 }
 
+#[test]
+fn a_policy_is_checked_for_the_trust_domain_of_the_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let policy = file(
+        "policy.toml",
+        "[[allow]]\nname = \"a\"\ncallers = [\"**\"]\nidentities = [\"spiffe://mesh/ns/shop/**\"]\n",
+    );
+    let config = file("ca.toml", "trust-domain = \"mesh\"\n");
+    let check = |flags: &[&str], more: &[&str]| {
+        let words = [flags, &["policy", "check", &policy], more].concat();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ca-server"));
+        // A manifest that leaves it empty has not set it.
+        let command = command.args(words).env("TRUST_DOMAIN", "");
+        command.output().unwrap().status.success()
+    };
+    assert!(!check(&[], &[]), "the name is of another mesh");
+    assert!(check(&["--config", &config], &[]));
+    assert!(check(&["--trust-domain", "mesh"], &[]));
+    assert!(check(&[], &["--trust-domain", "mesh"]));
+    assert!(!check(&["--config", &config], &["--trust-domain", "other"]));
+}
+
 #[tokio::test]
 async fn an_old_certificate_does_not_renew_by_itself() {
     // Certificates begin two minutes before they are made: these are too old from the start.
