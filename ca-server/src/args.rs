@@ -22,7 +22,7 @@ mod serving;
 pub(crate) use authentication::AuthenticationArgs;
 pub(crate) use authority::AuthorityArgs;
 pub use explain::ExplainArgs;
-pub(crate) use explain::Header;
+pub(crate) use explain::{Header, TokenPlace};
 pub(crate) use grpc::GrpcArgs;
 pub use layers::{ConfigurationError, Settings};
 pub(crate) use serving::ServingArgs;

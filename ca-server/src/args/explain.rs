@@ -1,5 +1,6 @@
 //! What was typed about a caller that is to be judged without a server.
 
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,8 +11,8 @@ use ca_core::parse_duration;
 #[derive(Debug, clap::Args)]
 pub struct ExplainArgs {
     /// Its token, in a file; `@-` for standard input.
-    #[arg(long, value_name = "@FILE", value_parser = token_file, required_unless_present_any = ["cert", "header"])]
-    pub(crate) token: Option<PathBuf>,
+    #[arg(long, value_name = "@FILE", value_parser = token_place, required_unless_present_any = ["cert", "header"])]
+    pub(crate) token: Option<TokenPlace>,
 
     /// Its certificate with intermediates (PEM), as if it had connected with them.
     #[arg(long, value_name = "FILE")]
@@ -34,18 +35,26 @@ pub struct ExplainArgs {
     pub(crate) ttl: Option<Duration>,
 }
 
+/// Where a token is. Words of a command line are seen by everybody on the machine: a token is none.
+#[derive(Clone, Debug)]
+pub(crate) enum TokenPlace {
+    File(PathBuf),
+    /// Here. It is refused later, because the parser of flags would print what it refuses.
+    Typed,
+}
+
 /// A header that is looked at.
 #[derive(Clone, Debug)]
 pub(crate) enum Header {
     ForwardedCertificate(String),
     Cluster(String),
+    /// As [`TokenPlace::Typed`].
+    Token,
 }
 
-/// Words of a command line are seen by everybody on the machine: a token is none.
-fn token_file(text: &str) -> Result<PathBuf, &'static str> {
+fn token_place(text: &str) -> Result<TokenPlace, Infallible> {
     let file = text.strip_prefix('@').filter(|file| !file.is_empty());
-    file.map(Into::into)
-        .ok_or("a token does not belong on the command line: put it into a file and type @FILE")
+    Ok(file.map_or(TokenPlace::Typed, |file| TokenPlace::File(file.into())))
 }
 
 fn header(text: &str) -> Result<Header, &'static str> {
@@ -53,7 +62,7 @@ fn header(text: &str) -> Result<Header, &'static str> {
     match (name.trim().to_ascii_lowercase().as_str(), value.trim()) {
         ("x-forwarded-client-cert", value) => Ok(Header::ForwardedCertificate(value.into())),
         ("clusterid", value) => Ok(Header::Cluster(value.into())),
-        ("authorization", _) => Err("a token does not belong on the command line: use --token"),
+        ("authorization", _) => Ok(Header::Token),
         _ => Err("only x-forwarded-client-cert and clusterid are looked at"),
     }
 }

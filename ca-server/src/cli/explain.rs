@@ -21,7 +21,7 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::token;
-use crate::args::{Args, ExplainArgs, Header};
+use crate::args::{Args, ExplainArgs, Header, TokenPlace};
 use crate::authentication::{self, Witness};
 use crate::config::Config;
 use crate::report::shown;
@@ -169,7 +169,10 @@ fn evidence(
     };
     let mut evidence = Evidence::new(Transport::Tls { client_chain })
         .with_peer_address(SocketAddr::new(explain.peer, 0));
-    if let Some(path) = &explain.token {
+    if let Some(place) = &explain.token {
+        let TokenPlace::File(path) = place else {
+            return Err(ExplainError::TypedToken);
+        };
         let token = Zeroizing::new(read(path)?);
         let header = Zeroizing::new(format!("Bearer {}", token.trim()));
         evidence = evidence.with_authorization(&header);
@@ -178,6 +181,7 @@ fn evidence(
         evidence = match header {
             Header::ForwardedCertificate(value) => evidence.with_forwarded_certificate(value),
             Header::Cluster(name) => evidence.with_cluster(name),
+            Header::Token => return Err(ExplainError::TypedToken),
         };
     }
     Ok(evidence)
@@ -244,6 +248,10 @@ fn client_chain(
 /// Why there is nothing to judge.
 #[derive(Debug, thiserror::Error)]
 enum ExplainError {
+    #[error(
+        "a token does not belong on the command line: put it into a file and type --token @FILE"
+    )]
+    TypedToken,
     #[error("cannot read {}: {cause}", path.display())]
     Read { path: PathBuf, cause: io::Error },
     #[error("{}: {cause}", path.display())]

@@ -219,10 +219,14 @@ fn a_token_is_explained_as_the_server_would_decide() {
             "no {part:?} in {said}"
         );
     }
-    // A token that is typed is in the list of processes.
-    let (code, said) = explain(&ca, &[], &["--token", &token]);
-    assert_eq!(code, Some(2));
-    assert!(said.contains("type @FILE"), "{said}");
+    // A token that is typed is in the list of processes; at least it does not get into logs as well.
+    let header = format!("Authorization: Bearer {token}");
+    for words in [["--token", &token], ["--header", &header]] {
+        let (code, said) = explain(&ca, &[], &words);
+        assert_eq!(code, Some(1));
+        assert!(said.contains("type --token @FILE"), "{said}");
+        assert!(!said.contains(&token), "{said}");
+    }
 }
 
 #[tokio::test]
