@@ -152,11 +152,13 @@ impl Observed {
             serving_certificates: self.serving_certificates(),
             authenticators: self.authenticators(),
             policy: self.policy.as_ref().map(|(path, file)| {
-                let (allow, deny, limit) = file.current().len();
+                let policy = file.current();
+                let (allow, deny, limit) = policy.len();
                 PolicyReport {
                     allow,
                     deny,
                     limit,
+                    certificate_authority: policy.authorities(),
                     file: clock.files(path, file.generation(), &file.status()),
                 }
             }),

@@ -161,6 +161,8 @@ pub(crate) struct PolicyReport {
     pub(crate) allow: usize,
     pub(crate) deny: usize,
     pub(crate) limit: usize,
+    /// Rules that say who may be a CA below this one.
+    pub(crate) certificate_authority: usize,
     pub(crate) file: FilesReport,
 }
 

@@ -40,7 +40,10 @@ impl fmt::Display for Report {
         }
         if let Some(policy) = &self.policy {
             let (allow, deny, limit) = (policy.allow, policy.deny, policy.limit);
-            let rules = format!("{allow} allow, {deny} deny, {limit} limit");
+            let authorities = policy.certificate_authority;
+            let rules = format!(
+                "{allow} allow, {deny} deny, {limit} limit, {authorities} certificate-authority"
+            );
             line(f, "policy", &rules)?;
             files(f, &policy.file)?;
         }

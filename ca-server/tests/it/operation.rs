@@ -97,7 +97,8 @@ async fn a_policy_and_its_refusals_are_shown_and_so_is_whom_it_denies() {
     let policy = folder.path().join("policy.toml");
     std::fs::write(
         &policy,
-        "[[deny]]\nname = \"no shop\"\nnamespaces = [\"shop\"]\n",
+        "[[deny]]\nname = \"no shop\"\nnamespaces = [\"shop\"]\n\
+         [[certificate-authority]]\nname = \"edge\"\ncallers = [\"/ns/mesh/sa/edge\"]\n",
     )
     .unwrap();
     let ca = Running::start(&["--policy", policy.to_str().unwrap()]);
@@ -105,6 +106,7 @@ async fn a_policy_and_its_refusals_are_shown_and_so_is_whom_it_denies() {
     assert!(client.ask(&key_and_csr(&[]).1, 0).await.is_err());
     let report = debug(&ca);
     assert_eq!(report["policy"]["deny"], 1);
+    assert_eq!(report["policy"]["certificate_authority"], 1);
     assert_eq!(report["policy"]["file"]["path"], policy.to_str().unwrap());
     assert_eq!(report["policy"]["file"]["is_refused"], false);
     let refusal = &report["refusals"][0];
