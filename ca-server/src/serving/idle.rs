@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-/// Reads and writes through to `inner`. When nothing has been read or written for the limit, reading fails with
-/// [`io::ErrorKind::TimedOut`], which ends a server's connection.
+/// Reads and writes through to `inner`. When nothing has been read or written for the limit, whatever waits fails with
+/// [`io::ErrorKind::TimedOut`], which ends a server's connection: also with a client that asks and never reads.
 #[derive(Debug)]
 pub(super) struct IdleLimit<T> {
     inner: T,
@@ -30,6 +30,12 @@ impl<T> IdleLimit<T> {
     fn something_happened(&mut self) {
         self.end.as_mut().reset(Instant::now() + self.limit);
     }
+
+    /// Where `inner` has to wait: until the limit.
+    fn wait<R>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<R>> {
+        ready!(self.end.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for IdleLimit<T> {
@@ -42,8 +48,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for IdleLimit<T> {
             self.something_happened();
             return Poll::Ready(read);
         }
-        ready!(self.end.as_mut().poll(cx));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+        self.wait(cx)
     }
 }
 
@@ -53,13 +58,18 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for IdleLimit<T> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.inner).poll_write(cx, bytes));
-        self.something_happened();
-        Poll::Ready(written)
+        if let Poll::Ready(written) = Pin::new(&mut self.inner).poll_write(cx, bytes) {
+            self.something_happened();
+            return Poll::Ready(written);
+        }
+        self.wait(cx)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        match Pin::new(&mut self.inner).poll_flush(cx) {
+            Poll::Ready(flushed) => Poll::Ready(flushed),
+            Poll::Pending => self.wait(cx),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -88,5 +98,15 @@ mod tests {
         let error = near.read_u8().await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert_eq!(start.elapsed().as_secs(), 6 * 60 + 90);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_does_not_read_is_not_written_to_for_ever() {
+        let (near, _far) = tokio::io::duplex(64);
+        let mut near = IdleLimit::new(near, Duration::from_secs(90));
+        let start = Instant::now();
+        let error = near.write_all(&[0; 65]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(start.elapsed().as_secs(), 90);
     }
 }
