@@ -111,8 +111,9 @@ impl App {
         // Sockets first: a port that is taken is found out before a new root is made.
         let serving = reserve(config.listen)?;
         let admin = bind(config.admin_listen).await?;
-        let webhook = bind_where_wanted(config.serving.webhook).await?;
-        let dns = bind_where_wanted(config.serving.dns.map(|dns| dns.listen)).await?;
+        let webhook = config.serving.webhook.map(reserve).transpose()?;
+        let dns = config.serving.dns.map(|dns| reserve(dns.listen));
+        let dns = dns.transpose()?;
 
         let mut authentication = config.authentication;
         let policy_path = authentication.policy.take();
@@ -167,7 +168,9 @@ impl App {
         };
         // It may have taken days.
         let now = OffsetDateTime::now_utc();
-        let serving = listen(serving, config.listen)?;
+        let serving = listen(serving)?;
+        let webhook = webhook.map(listen).transpose()?;
+        let dns = dns.map(listen).transpose()?;
         let root_file = config.data_dir.join("root-cert.pem");
         roots_file::write(&root_file, bundles.current().roots()).map_err(|cause| {
             AppError::RootFile {
@@ -467,15 +470,11 @@ fn address(listener: Option<&TcpListener>) -> Option<SocketAddr> {
     listener.and_then(|listener| listener.local_addr().ok())
 }
 
-async fn bind_where_wanted(address: Option<SocketAddr>) -> Result<Option<TcpListener>, AppError> {
-    match address {
-        Some(address) => bind(address).await.map(Some),
-        None => Ok(None),
-    }
-}
+/// A socket whose address is taken, and that nobody can connect to yet: who tries is refused at once, and tries again.
+#[derive(Debug)]
+struct Reserved(TcpSocket, SocketAddr);
 
-/// Takes the address. Nobody can connect yet: who tries is refused at once, and tries again.
-fn reserve(address: SocketAddr) -> Result<TcpSocket, AppError> {
+fn reserve(address: SocketAddr) -> Result<Reserved, AppError> {
     let reserved = || {
         let socket = match address {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
@@ -486,10 +485,11 @@ fn reserve(address: SocketAddr) -> Result<TcpSocket, AppError> {
         socket.bind(address)?;
         Ok(socket)
     };
-    reserved().map_err(|cause| AppError::Bind { address, cause })
+    let socket = reserved().map_err(|cause| AppError::Bind { address, cause })?;
+    Ok(Reserved(socket, address))
 }
 
-fn listen(socket: TcpSocket, address: SocketAddr) -> Result<TcpListener, AppError> {
+fn listen(Reserved(socket, address): Reserved) -> Result<TcpListener, AppError> {
     let listening = socket.listen(BACKLOG);
     listening.map_err(|cause| AppError::Bind { address, cause })
 }

@@ -69,6 +69,8 @@ pub(crate) struct Upstream {
     backoff: Backoff,
     renew_at: OffsetDateTime,
     look_at: OffsetDateTime,
+    /// When a certificate begins that was dropped before that.
+    begins_at: Option<OffsetDateTime>,
     situation: Situation,
     orders: mpsc::Receiver<Order>,
 }
@@ -128,6 +130,7 @@ impl Upstream {
             backoff: Backoff::new(FIRST_RETRY, LONGEST_WAIT),
             renew_at: now,
             look_at: now,
+            begins_at: None,
             situation,
             orders,
         };
@@ -190,6 +193,7 @@ impl Upstream {
             (Source::Ask(_), Some(_)) => self.renew_at.min(self.look_at),
             _ => self.renew_at,
         };
+        let due = self.begins_at.map_or(due, |begins| begins.min(due));
         // Never asleep for long: a clock that jumps, or a machine that was suspended, is noticed.
         let left = Duration::try_from(due - OffsetDateTime::now_utc()).unwrap_or_default();
         tokio::select! {
@@ -210,7 +214,9 @@ impl Upstream {
     }
 
     async fn act(&mut self, now: OffsetDateTime) {
-        let done = if now >= self.renew_at {
+        let done = if self.begins_at.is_some_and(|begins| now >= begins) {
+            self.consider_again(now).await
+        } else if now >= self.renew_at {
             self.renew(now).await
         } else if now >= self.look_at && self.bundles.is_some() {
             self.look(now).await
@@ -303,6 +309,18 @@ impl Upstream {
             return Ok(());
         }
         self.install(key, issued, now).await
+    }
+
+    /// Files tell that they have changed, and not that their time has come.
+    async fn consider_again(&mut self, now: OffsetDateTime) -> Result<(), Fault> {
+        self.begins_at = None;
+        match &self.source {
+            Source::Ask(_) => Ok(()),
+            Source::Drop(folder) => {
+                let dropped = folder.current();
+                self.consider(dropped, now).await
+            }
+        }
     }
 
     /// Follows the roots of the upstream, and the root that it signs under. There is no way to ask for these alone: an
@@ -398,7 +416,8 @@ impl Upstream {
         Ok(())
     }
 
-    fn report(&self, now: OffsetDateTime, fault: &Fault) {
+    fn report(&mut self, now: OffsetDateTime, fault: &Fault) {
+        self.begins_at = fault.begins_at().filter(|begins| *begins > now);
         self.situation.failed(now, fault.to_string());
         tracing::error!("the certificate of this CA: {fault}");
     }
@@ -475,6 +494,16 @@ enum Fault {
     Csr(#[from] ca_core::CsrError),
     #[error(transparent)]
     CreateCsr(#[from] ca_core::CreateCsrError),
+}
+
+impl Fault {
+    /// From when on a certificate that somebody has dropped is valid, if its dates are why it is not taken.
+    fn begins_at(&self) -> Option<OffsetDateTime> {
+        match self {
+            Self::Returned(ReturnedError::NotValidNow { from, .. }) => Some(*from),
+            _ => None,
+        }
+    }
 }
 
 /// Why a CA below another does not start.

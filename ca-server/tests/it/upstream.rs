@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
-use ca_core::testing::now;
+use ca_core::testing::{TestCa, now};
 use ca_core::{
-    Certificate, CertificateAuthority as _, Csr, SignError, SigningRequest, TrustBundle,
+    CaRequest, Certificate, CertificateAuthority as _, Csr, SignError, SigningRequest, TrustBundle,
 };
 use ca_proto::istio::v1::auth::IstioCertificateRequest;
 use ca_ra::{IstioUpstream, UpstreamConfig, UpstreamCredential, UpstreamError};
@@ -555,6 +555,56 @@ async fn files_that_somebody_carries_certify_it_and_the_key_outlives_a_crash() {
 }
 
 /// The same client as the signer of a registration authority, with either of its credentials.
+#[tokio::test]
+async fn a_certificate_that_begins_later_is_taken_when_its_time_has_come() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data_dir, drop) = (folder.path().join("data"), folder.path().join("drop"));
+    let flags = ["--upstream-ca-drop", drop.to_str().unwrap()];
+    let server = Server::start(&data_dir, "127.0.0.1:0", &flags);
+    server.logs("a certificate is wanted for ca.csr");
+
+    // Its own CA makes it two minutes old.
+    let ahead = Duration::from_secs(2 * 60 + 3);
+    let above = TestCa::new("cluster.local");
+    let week = Duration::from_secs(7 * 24 * 3600);
+    let request = CaRequest::new(asked(&drop), "cluster.local", "early", week);
+    let given = above.authority().issue_ca(&request, now() + ahead).unwrap();
+    put(&drop, "root-cert.pem", above.root_pem().as_bytes());
+    put(
+        &drop,
+        "ca-cert.pem",
+        given.chain().leaf().to_pem().as_bytes(),
+    );
+    server.logs("which is not now");
+    server.logs("in use from now on");
+    let serving = server.announced("serving");
+    let answer = certificate(&server, &serving).await;
+    assert_eq!(
+        answer.chain.intermediates(),
+        std::slice::from_ref(given.chain().leaf())
+    );
+}
+
+#[tokio::test]
+async fn while_it_waits_nobody_can_connect_to_what_is_not_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data_dir, drop) = (folder.path().join("data"), folder.path().join("drop"));
+    let free = || {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().to_string()
+    };
+    let (webhook, dns) = (free(), free());
+    let flags = ["--upstream-ca-drop", drop.to_str().unwrap()];
+    let listeners = ["--webhook-listen", &webhook, "--dns-listen", &dns];
+    let flags = [&flags[..], &listeners, &["--dns-upstream", "127.0.0.1:9"]].concat();
+    let server = Server::start(&data_dir, "127.0.0.1:0", &flags);
+    server.logs("a certificate is wanted for ca.csr");
+    for address in [&webhook, &dns] {
+        let refused = std::net::TcpStream::connect(address).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    }
+}
+
 #[tokio::test]
 async fn a_registration_authority_gets_from_a_real_ca_what_was_granted_and_no_more() {
     let above = Above::start("");
