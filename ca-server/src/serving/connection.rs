@@ -5,6 +5,7 @@
 //! are done leave in one piece.
 
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -18,8 +19,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::server::TlsStream;
 
+use super::gathered::{Gathered, Outgoing};
 use super::listener::accept;
 use super::preface::Begun;
+use super::rounds::Rounds;
 use super::tls::CurrentTls;
 use crate::calls::{Calls, CallsOf};
 
@@ -88,13 +91,19 @@ pub(crate) async fn serve(
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams)
+        .max_pending_accept_reset_streams(TAKEN_BACK)
         .keep_alive_interval(limits.keepalive_interval)
         .keep_alive_timeout(limits.keepalive_timeout);
+    let (stream, outgoing) = Gathered::new(stream);
     let connection = builder.serve_connection(TokioIo::new(stream), calls);
     let mut together = std::pin::pin!(Together {
-        connection: Box::pin(connection),
-        arrived: streams,
-        under_way: FuturesUnordered::new(),
+        parts: Parts {
+            connection: Box::pin(connection),
+            arrived: streams,
+            under_way: FuturesUnordered::new(),
+            outgoing,
+        },
+        rounds: Rounds::new(),
     });
     let age = async {
         match limits.age {
@@ -116,20 +125,27 @@ pub(crate) async fn serve(
     }
 }
 
-type Http2 = http2::Connection<TokioIo<Begun<TlsStream<TcpStream>>>, CallsOf, Streams>;
+type Tls = Begun<TlsStream<TcpStream>>;
+type Http2 = http2::Connection<TokioIo<Gathered<Tls>>, CallsOf, Streams>;
 type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The connection and the requests on it, polled by turns.
 struct Together {
+    parts: Parts,
+    rounds: Rounds,
+}
+
+struct Parts {
     connection: Pin<Box<Http2>>,
     arrived: Streams,
     under_way: FuturesUnordered<Call>,
+    outgoing: Outgoing<Tls>,
 }
 
 impl Together {
     /// Takes no new requests. Without a limit the end of the program is it.
-    async fn drain(mut self: Pin<&mut Self>, limit: Option<Duration>) -> Result<(), hyper::Error> {
-        self.connection.as_mut().graceful_shutdown();
+    async fn drain(mut self: Pin<&mut Self>, limit: Option<Duration>) -> io::Result<()> {
+        self.parts.connection.as_mut().graceful_shutdown();
         match limit {
             None => self.await,
             Some(limit) => tokio::time::timeout(limit, self).await.unwrap_or(Ok(())),
@@ -138,27 +154,38 @@ impl Together {
 }
 
 impl Future for Together {
-    type Output = Result<(), hyper::Error>;
+    type Output = io::Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        loop {
-            // Reads requests and writes replies.
-            if let Poll::Ready(ended) = self.connection.as_mut().poll(cx) {
-                return Poll::Ready(ended);
-            }
-            let arrived = self.arrived.take();
-            self.under_way.extend(arrived);
-            let mut done = false;
-            while let Poll::Ready(Some(())) = Pin::new(&mut self.under_way).poll_next(cx) {
-                done = true;
-            }
-            // Without a reply there is nothing to write, and whatever is waited for wakes us.
-            if !done {
-                return Poll::Pending;
-            }
+        let Self { parts, rounds } = &mut *self;
+        let polled = rounds.poll(cx, |cx| parts.poll(cx));
+        // What does not leave now leaves when we are woken for it.
+        let gone = parts.outgoing.go(cx);
+        match (polled, gone) {
+            (Poll::Ready(ended), _) => Poll::Ready(ended),
+            (_, Poll::Ready(Err(error))) => Poll::Ready(Err(error)),
+            _ => Poll::Pending,
         }
     }
 }
+
+impl Parts {
+    /// One round: whoever did something for another has woken it, for the next.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Reads requests and gathers replies.
+        if let Poll::Ready(ended) = self.connection.as_mut().poll(cx) {
+            return Poll::Ready(ended.map_err(io::Error::other));
+        }
+        self.under_way.extend(self.arrived.take());
+        while let Poll::Ready(Some(())) = Pin::new(&mut self.under_way).poll_next(cx) {}
+        Poll::Pending
+    }
+}
+
+/// How many requests a client may take back before they were begun. When the server is too busy its clients do that, each
+/// after its own deadline, and with the default of 20 they would lose their connections for it: a handshake costs as much
+/// as five certificates.
+const TAKEN_BACK: usize = 1000;
 
 /// Where hyper puts requests that have arrived, for the task of the connection to take them.
 #[derive(Clone, Default)]

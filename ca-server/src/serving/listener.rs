@@ -37,7 +37,7 @@ pub(crate) async fn accept<F>(
 {
     let mut handshakes = VecDeque::<AbortHandle>::new();
     loop {
-        let socket = next_socket(&listener).await;
+        let (socket, address) = next_socket(&listener).await;
         if handshakes.len() >= HANDSHAKES_AT_ONCE {
             handshakes.retain(|handshake| !handshake.is_finished());
         }
@@ -48,7 +48,7 @@ pub(crate) async fn accept<F>(
         }
         let (acceptor, serve) = (TlsAcceptor::from(tls.get()), serve.clone());
         let handshake = tokio::spawn(async move {
-            if let Some((connection, peer)) = shake_hands(acceptor, socket).await {
+            if let Some((connection, peer)) = shake_hands(acceptor, socket, address).await {
                 // A task of its own: giving up a handshake must not end what came of it.
                 tokio::spawn(serve(connection, peer));
             }
@@ -80,10 +80,10 @@ pub(super) fn tls_connections(
     ReceiverStream::new(stream)
 }
 
-async fn next_socket(listener: &TcpListener) -> TcpStream {
+async fn next_socket(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok((socket, _)) => return socket,
+            Ok(accepted) => return accepted,
             Err(error) => {
                 // Out of file descriptors, most likely: others must end before one can begin.
                 tracing::warn!("cannot accept a connection: {error}");
@@ -96,8 +96,8 @@ async fn next_socket(listener: &TcpListener) -> TcpStream {
 async fn shake_hands(
     acceptor: TlsAcceptor,
     socket: TcpStream,
+    address: SocketAddr,
 ) -> Option<(TlsStream<TcpStream>, Peer)> {
-    let address = socket.peer_addr().ok();
     // Replies are small and complete: waiting to fill a packet only delays them.
     let _ = socket.set_nodelay(true);
     let error = match tokio::time::timeout(HANDSHAKE_DEADLINE, acceptor.accept(socket)).await {
@@ -106,7 +106,7 @@ async fn shake_hands(
             return Some((
                 connection,
                 Peer {
-                    address,
+                    address: Some(address),
                     client_chain,
                 },
             ));
@@ -114,7 +114,7 @@ async fn shake_hands(
         Ok(Err(error)) => error,
         Err(_) => io::Error::new(io::ErrorKind::TimedOut, "not finished in time"),
     };
-    tracing::debug!(?address, "TLS handshake failed: {error}");
+    tracing::debug!(%address, "TLS handshake failed: {error}");
     None
 }
 
