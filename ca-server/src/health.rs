@@ -5,18 +5,24 @@ use std::time::Duration;
 use ca_core::BundleStore;
 use ca_proto::istio::v1::auth::istio_certificate_service_server::SERVICE_NAME;
 use time::OffsetDateTime;
+use tokio::sync::watch;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 /// Serving means: a certificate asked for now would be signed. Told for the server as a whole and for the service of
-/// certificates.
+/// certificates; whoever watches is told of changes alone. At the end nobody is served any more, and nobody watches.
 #[expect(
     clippy::disallowed_methods,
     reason = "an edge: health is a matter of now"
 )]
-pub(crate) async fn keep_reported(reporter: HealthReporter, bundles: BundleStore) {
+pub(crate) async fn keep_reported(
+    mut reporter: HealthReporter,
+    bundles: BundleStore,
+    mut end: watch::Receiver<bool>,
+) {
     let mut changes = bundles.subscribe();
     let mut bundle = bundles.current();
+    let mut told = None;
     loop {
         let now = OffsetDateTime::now_utc();
         let status = if bundle.not_before() <= now && now < bundle.not_after() {
@@ -24,14 +30,32 @@ pub(crate) async fn keep_reported(reporter: HealthReporter, bundles: BundleStore
         } else {
             ServingStatus::NotServing
         };
-        for service in ["", SERVICE_NAME] {
-            reporter.set_service_status(service, status).await;
+        if told != Some(status) {
+            tell(&reporter, status).await;
+            told = Some(status);
         }
-        if let Ok(next) = tokio::time::timeout(RECHECK, changes.changed()).await {
-            bundle = next;
+        tokio::select! {
+            changed = tokio::time::timeout(RECHECK, changes.changed()) => {
+                bundle = changed.unwrap_or(bundle);
+            }
+            _ = end.wait_for(|ended| *ended) => break,
         }
     }
+    tell(&reporter, ServingStatus::NotServing).await;
+    for service in SERVICES {
+        // Ends the streams of those who watch: the server would wait for them.
+        reporter.clear_service_status(service).await;
+    }
+    std::future::pending().await
 }
+
+async fn tell(reporter: &HealthReporter, status: ServingStatus) {
+    for service in SERVICES {
+        reporter.set_service_status(service, status).await;
+    }
+}
+
+const SERVICES: [&str; 2] = ["", SERVICE_NAME];
 
 /// Dates pass without an event.
 const RECHECK: Duration = Duration::from_secs(10);

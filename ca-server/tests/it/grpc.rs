@@ -1,7 +1,7 @@
 //! What the listener for certificate requests offers beside them, and what it bounds.
 
 use std::net::TcpListener;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ca_core::Certificate;
 use ca_proto::istio::v1::auth::istio_ca_service_client::IstioCaServiceClient;
@@ -43,6 +43,28 @@ async fn health_is_told_for_the_server_and_for_its_service() {
         .expect("health in time");
     }
     assert_eq!(check("other").await.unwrap_err().code(), Code::NotFound);
+}
+
+// With a thread for the client, which has to answer the server's farewell.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_watches_health_learns_of_the_end_and_does_not_hold_it_up() {
+    let ca = Running::start(&["--shutdown-duration", "1m"]);
+    let client = Client::connect(&ca, None, None).await;
+    let mut health = HealthClient::new(client.channel);
+    let service = String::new();
+    let watched = health.watch(HealthCheckRequest { service }).await;
+    let mut watched = watched.unwrap().into_inner();
+    let mut told = async || watched.message().await.unwrap().map(|word| word.status());
+    assert_eq!(told().await, Some(ServingStatus::Serving));
+    let start = Instant::now();
+    let ended = tokio::task::spawn_blocking(move || ca.signal("TERM").0);
+    let mut last = None;
+    while let Some(status) = told().await {
+        last = Some(status);
+    }
+    assert_eq!(last, Some(ServingStatus::NotServing));
+    assert!(ended.await.unwrap().success());
+    assert!(start.elapsed() < Duration::from_secs(5));
 }
 
 #[tokio::test]
