@@ -9,12 +9,12 @@ use ca_core::parse_duration;
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Connections")]
 pub(crate) struct GrpcArgs {
-    /// Ask a silent client for a sign of life after this time.
-    #[arg(long, alias = "keepaliveInterval", value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
+    /// Ask a silent client for a sign of life after this time, at least a second.
+    #[arg(long, alias = "keepaliveInterval", env = "GRPC_KEEPALIVE_INTERVAL", value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
     pub(crate) keepalive_interval: Duration,
 
     /// Close the connection when there was none after this time.
-    #[arg(long, alias = "keepaliveTimeout", value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
+    #[arg(long, alias = "keepaliveTimeout", env = "GRPC_KEEPALIVE_TIMEOUT", value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
     pub(crate) keepalive_timeout: Duration,
 
     /// Ask clients to come anew when a connection is this old, so that they spread over replicas. Default: never.
@@ -26,7 +26,8 @@ pub(crate) struct GrpcArgs {
         long,
         env = "ISTIO_GPRC_MAXSTREAMS",
         value_name = "COUNT",
-        default_value_t = 100_000
+        default_value_t = 100_000,
+        value_parser = clap::value_parser!(u32).range(1..)
     )]
     pub(crate) max_streams: u32,
 

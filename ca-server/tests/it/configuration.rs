@@ -124,6 +124,31 @@ fn the_server_and_its_verbs_go_by_the_file_and_log_as_it_says() {
     }
 }
 
+#[test]
+fn how_connections_are_treated_goes_by_istios_names_and_never_to_no_end() {
+    let variables = [
+        ("GRPC_KEEPALIVE_INTERVAL", "7s"),
+        ("GRPC_KEEPALIVE_TIMEOUT", "8s"),
+        ("ISTIO_GPRC_MAXSTREAMS", "9"),
+    ];
+    let said = text(&ca_server(&variables, &["config"]).stdout);
+    for line in [
+        "keepalive-interval = \"7s\"",
+        "keepalive-timeout = \"8s\"",
+        "max-streams = 9",
+    ] {
+        assert!(
+            said.lines().any(|l| l.starts_with(line)),
+            "no {line} in {said}"
+        );
+    }
+    assert!(
+        !ca_server(&[], &["--max-streams", "0", "config"])
+            .status
+            .success()
+    );
+}
+
 fn explain(ca: &Running, flags: &[&str], words: &[&str]) -> (Option<i32>, String) {
     let folder = ca.data_dir();
     let all = [
