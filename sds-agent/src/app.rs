@@ -11,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin::Admin,
-    ca_client::{CaError, IstioCaClient},
+    ca_client::{CaClient, CaError, DropCaClient, GoogleCaClient, IstioCaClient, VaultCaClient},
     clock,
-    config::Config,
+    config::{CaConfig, Config},
     metrics::Metrics,
     output::{OutputError, OutputFolder},
     sds::SecretService,
@@ -28,7 +28,9 @@ use crate::{
 pub struct App {
     config: Config,
     /// Who signs, unless everything is mounted.
-    ca: Option<IstioCaClient>,
+    ca: Option<Box<dyn CaClient>>,
+    /// Where that is, for people.
+    certificates_from: String,
     mounted: Mounted,
     sds: UnixListener,
     admin: TcpListener,
@@ -52,13 +54,12 @@ impl App {
     pub fn build(config: Config) -> Result<Self, AppError> {
         let mounted = Mounted::find(&config.mounted.folders, config.output_dir.as_deref());
         let metrics = Arc::new(Metrics::new());
-        let ca = if config.mounted.only || mounted.is_complete() {
-            None
+        let (ca, certificates_from) = if config.mounted.only || mounted.is_complete() {
+            (None, "files".to_owned())
         } else {
             let ca = config.ca.clone().ok_or(AppError::NoCa)?;
-            let ca = IstioCaClient::new(ca, Arc::clone(&metrics));
-            ca.check_files()?;
-            Some(ca)
+            let address = ca.to_string();
+            (Some(ca_client(ca, &metrics)?), address)
         };
         let output = config
             .output_dir
@@ -78,6 +79,7 @@ impl App {
         Ok(Self {
             config,
             ca,
+            certificates_from,
             mounted,
             sds,
             admin,
@@ -93,18 +95,11 @@ impl App {
         [
             format!("mesh-ca sds-agent {}", env!("CARGO_PKG_VERSION")),
             format!("identity           {}", self.config.workload.identity),
-            format!("certificates from  {}", self.certificates_from()),
+            format!("certificates from  {}", self.certificates_from),
             format!("serving            {}", self.config.socket.path.display()),
             format!("admin              {}", self.admin_address),
         ]
         .join("\n")
-    }
-
-    fn certificates_from(&self) -> String {
-        match &self.ca {
-            Some(ca) => ca.address().to_string(),
-            None => "files".to_owned(),
-        }
     }
 
     /// Where health, readiness and metrics are served: the real port, also when 0 was asked for.
@@ -149,7 +144,7 @@ impl App {
         }
         match self.ca {
             Some(ca) => {
-                let (workload, ca, metrics) = (self.config.workload, Box::new(ca), metrics);
+                let workload = self.config.workload;
                 let keeper = Keeper::new(workload, ca, publisher, metrics, self.renew_now);
                 parts.spawn(keeper.run(stop.clone()));
             }
@@ -178,6 +173,29 @@ impl App {
         }
         outcome
     }
+}
+
+/// The client for a CA, with the files that it will need looked at.
+fn ca_client(config: CaConfig, metrics: &Arc<Metrics>) -> Result<Box<dyn CaClient>, CaError> {
+    let metrics = Arc::clone(metrics);
+    Ok(match config {
+        CaConfig::Istio(config) => {
+            let ca = IstioCaClient::new(config, metrics);
+            ca.check_files()?;
+            Box::new(ca)
+        }
+        CaConfig::Vault(config) => {
+            let ca = VaultCaClient::new(config, metrics);
+            ca.check_files()?;
+            Box::new(ca)
+        }
+        CaConfig::Google(config) => {
+            let ca = GoogleCaClient::new(config, metrics);
+            ca.check_files()?;
+            Box::new(ca)
+        }
+        CaConfig::Drop(config) => Box::new(DropCaClient::open(config)?),
+    })
 }
 
 /// Ends with the first valid certificate, or with the agent.

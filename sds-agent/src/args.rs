@@ -1,5 +1,8 @@
 //! What was typed. What it means is in [`Config`](crate::Config).
 
+mod provider;
+mod target;
+
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use ca_core::TrustDomain;
@@ -9,7 +12,8 @@ use clap::{
 };
 use tracing::Level;
 
-use crate::ca_client::CaAddress;
+pub(crate) use provider::{CaProvider, Choice, DropArgs, GoogleArgs, GoogleSubject, VaultArgs};
+pub(crate) use target::{CaPool, CaTarget};
 
 /// Keeps a workload certificate fresh and serves it to Envoy over SDS.
 #[derive(Clone, Debug, Parser)]
@@ -19,9 +23,15 @@ use crate::ca_client::CaAddress;
     after_help = "`sds-agent status` shows how a running agent is doing."
 )]
 pub struct Args {
-    /// Address of the CA: `host:port` or `https://host:port`. Not needed where all certificates are mounted.
+    /// Address of the CA: `host:port` or `https://host:port`; a pool at Google, `projects/…/caPools/…`; or `file:<folder>`.
+    /// Not needed where all certificates are mounted.
     #[arg(long, env = "CA_ADDR", value_name = "ADDRESS")]
-    pub ca_addr: Option<CaAddress>,
+    pub ca_addr: Option<CaTarget>,
+
+    /// Kind of the CA: Citadel (any Istio-compatible one), Vault, `GoogleCAS` or file [default: what the address looks like;
+    /// a server is Citadel].
+    #[arg(long, env = "CA_PROVIDER", value_name = "NAME", default_value = "", hide_default_value = true, value_parser = provider::parse_provider)]
+    pub ca_provider: Choice,
 
     /// Name that the CA's own certificate must have [default: the host of the address].
     #[arg(long, value_name = "NAME")]
@@ -29,7 +39,7 @@ pub struct Args {
 
     /// PEM file with the roots that the CA's own certificate must lead to, or SYSTEM
     /// [default: root-cert.pem beside the provisioned certificate, or
-    /// ./var/run/secrets/istio/root-cert.pem].
+    /// ./var/run/secrets/istio/root-cert.pem; SYSTEM for Google].
     #[arg(
         long,
         env = "CA_ROOT_CA",
@@ -38,7 +48,8 @@ pub struct Args {
     )]
     pub ca_root: Option<PathBuf>,
 
-    /// File with the token that proves this workload's identity to the CA. Read again at each use.
+    /// File with the token that proves this workload's identity to the CA, or for which a token of the CA is had. Read again
+    /// at each use.
     /// Nothing: only a provisioned certificate does.
     #[arg(
         long,
@@ -165,6 +176,18 @@ pub struct Args {
     /// How much is logged: error, warn, info, debug or trace.
     #[arg(long, env = "LOG_LEVEL", default_value = "info")]
     pub log_level: Level,
+
+    /// For Vault.
+    #[command(flatten)]
+    pub vault: VaultArgs,
+
+    /// For Google.
+    #[command(flatten)]
+    pub google: GoogleArgs,
+
+    /// For certificates by hand.
+    #[command(flatten)]
+    pub by_hand: DropArgs,
 }
 
 impl Args {

@@ -1,30 +1,56 @@
 //! Asking a certificate authority: the seam, and what every implementation shares.
 
-mod address;
+mod answer;
 mod connection;
+mod file_drop;
+mod google;
 mod istio;
+mod patience;
+mod vault;
 
-use std::{io, time::Duration};
+use std::{fmt, time::Duration};
 
-use ca_core::{BoxFuture, CertificateError, IssuedChain, TrustError};
+use ca_core::{
+    BoxFuture, CertificateError, IssuedChain, KeyError, KeyKind, PrivateKey, PublicKey, TrustError,
+};
 use tonic::Code;
 
-pub(crate) use address::CaAddress;
+pub(crate) use answer::AnswerFault;
+pub(crate) use file_drop::DropCaClient;
+pub(crate) use file_drop::DropError;
+pub(crate) use google::GoogleCaClient;
 pub(crate) use istio::IstioCaClient;
+pub(crate) use vault::VaultCaClient;
 
-use crate::credential::TokenError;
+use crate::{
+    credential::{AccessTokenError, TokenError},
+    transport::{self, TransportError},
+};
 
 /// A certificate authority as an agent sees it.
 ///
 /// What comes back is parsed, **not yet judged**: whether it fits the key and the identity is for
 /// [`WorkloadSecret`](crate::secrets::WorkloadSecret) to say.
-pub(crate) trait CaClient: Send + Sync {
+pub(crate) trait CaClient: fmt::Debug + Send + Sync {
     /// Has a CSR signed. The implementation bounds the time that this may take.
     fn sign(
         &self,
         csr_pem: String,
         lifetime: Duration,
     ) -> BoxFuture<'_, Result<IssuedChain, CaError>>;
+
+    /// The key to have certified next. `in_use` is that of the valid certificate, if there is one.
+    ///
+    /// A fresh one each time, because a key that leaked once is then worth one lifetime. Only where
+    /// an answer takes longer than an attempt must the key be the same as before.
+    fn key(&self, in_use: Option<&PublicKey>) -> Result<PrivateKey, KeyError> {
+        let _ = in_use;
+        PrivateKey::generate(KeyKind::EcdsaP256)
+    }
+
+    /// Returns when something that [`sign`](Self::sign) goes by has changed since this was called:
+    /// a token, a certificate, roots. For whoever waits after a failure; polled by nobody at rest.
+    fn changes(&self) -> BoxFuture<'static, ()>;
 }
 
 /// Why there is no certificate. All of these are worth another try later: tokens are replaced, CAs
@@ -37,54 +63,12 @@ pub enum CaError {
     /// We have nothing to show, and no token was meant to be there.
     #[error("there is no client certificate, and no token file is configured")]
     NoCredential,
-    /// What we have to show cannot be shown.
-    #[error("the client certificate cannot be used")]
-    ClientCertificate(#[source] rustls::Error),
-    /// We do not know whom to trust.
-    #[error("cannot read the CA's roots from {path}")]
-    RootFile {
-        /// The file.
-        path: String,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// We do not know whom to trust.
-    #[error("the CA's roots in {path} are not certificates")]
-    Roots {
-        /// The file.
-        path: String,
-        /// Why not.
-        #[source]
-        source: TrustError,
-    },
-    /// Nobody is there.
-    #[error("cannot connect to the CA at {address}")]
-    Connect {
-        /// Who should be there.
-        address: String,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// Somebody is there, but not the CA that we trust, or it does not speak our protocol.
-    #[error("cannot set up TLS with the CA at {address}")]
-    Tls {
-        /// Who should be there.
-        address: String,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// The connection is unusable.
-    #[error("cannot speak HTTP/2 with the CA at {address}")]
-    Http {
-        /// Who should be there.
-        address: String,
-        /// Why not.
-        #[source]
-        source: hyper::Error,
-    },
+    /// Nobody gives us what we should show.
+    #[error(transparent)]
+    AccessToken(#[from] AccessTokenError),
+    /// There was no answer.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
     /// The CA took too long.
     #[error("no answer from the CA at {address} within {} s", .limit.as_secs())]
     TimedOut {
@@ -93,7 +77,10 @@ pub enum CaError {
         /// For how long.
         limit: Duration,
     },
-    /// The CA said no.
+    /// Nobody has put a certificate where it should be.
+    #[error(transparent)]
+    Drop(#[from] DropError),
+    /// The CA said no over gRPC.
     #[error("the CA at {address} refused: {code}: {message}", code = code_name(*.code))]
     Refused {
         /// Who was asked.
@@ -102,6 +89,25 @@ pub enum CaError {
         code: Code,
         /// What it says.
         message: String,
+    },
+    /// The CA said no over HTTP.
+    #[error("the CA at {address} refused: HTTP {status}: {message}")]
+    RefusedHttp {
+        /// Who was asked.
+        address: String,
+        /// The status.
+        status: u16,
+        /// What it says.
+        message: String,
+    },
+    /// An answer that is not what was asked for.
+    #[error("the CA at {address} answered something else: {fault}")]
+    Answer {
+        /// Who was asked.
+        address: String,
+        /// What is wrong with it.
+        #[source]
+        fault: AnswerFault,
     },
     /// An answer without roots.
     #[error(
@@ -130,7 +136,9 @@ impl CaError {
     /// waiting in earnest. The codes are those that Istio's agent tries again on.
     fn is_passing(&self) -> bool {
         match self {
-            Self::Connect { .. } | Self::Http { .. } => true,
+            Self::Transport(error) => error.is_passing(),
+            Self::AccessToken(error) => error.is_passing(),
+            Self::RefusedHttp { status, .. } => transport::is_passing(*status),
             Self::Refused { code, .. } => matches!(
                 code,
                 Code::Cancelled

@@ -1,12 +1,22 @@
 //! What the flags mean, grouped by who needs it.
 
+mod ca;
+mod vault;
+
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use ca_core::{IdentityError, RenewalError, RenewalPolicy, SpiffeId};
-use rustls::pki_types::ServerName;
-use tonic::metadata::{Ascii, MetadataKey, MetadataValue};
 
-use crate::{args::Args, ca_client::CaAddress, socket::Peers};
+pub(crate) use ca::{
+    CaConfig, CaRoots, DropConfig, GoogleAccess, GoogleCaConfig, IstioCaConfig, VaultCaConfig,
+    VaultLogin,
+};
+pub(crate) use vault::{VaultPath, VaultPathError};
+
+use crate::{
+    args::{Args, CaProvider, CaTarget},
+    socket::Peers,
+};
 
 /// Everything that the agent needs to know, checked as far as it can be without touching a file.
 #[derive(Clone, Debug)]
@@ -14,7 +24,7 @@ pub struct Config {
     /// What the certificate must say, and how it is kept.
     pub(crate) workload: WorkloadConfig,
     /// How the CA is reached, if there is one.
-    pub(crate) ca: Option<IstioCaConfig>,
+    pub(crate) ca: Option<CaConfig>,
     /// Which certificates are not asked for.
     pub(crate) mounted: MountedConfig,
     /// Where Envoy is served.
@@ -34,34 +44,6 @@ pub(crate) struct WorkloadConfig {
     pub(crate) lifetime: Duration,
     pub(crate) renewal: RenewalPolicy,
 }
-
-/// What [`IstioCaClient`](crate::ca_client::IstioCaClient) needs to know.
-#[derive(Clone, Debug)]
-pub(crate) struct IstioCaConfig {
-    pub(crate) address: CaAddress,
-    pub(crate) server_name: ServerName<'static>,
-    pub(crate) roots: CaRoots,
-    /// Without one, the client certificate has to do.
-    pub(crate) token_file: Option<PathBuf>,
-    /// Where a client certificate may lie.
-    pub(crate) provisioned: Option<PathBuf>,
-    pub(crate) cluster_id: String,
-    pub(crate) signer: Option<String>,
-    /// What goes along with each request.
-    pub(crate) headers: Vec<CaHeader>,
-}
-
-/// Where the roots are that the CA's own certificate must lead to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum CaRoots {
-    /// In a file.
-    File(PathBuf),
-    /// Where the operating system has its own.
-    System,
-}
-
-/// Name and value.
-pub(crate) type CaHeader = (MetadataKey<Ascii>, MetadataValue<Ascii>);
 
 /// What [`Mounted::find`](crate::secrets::Mounted::find) needs to know.
 #[derive(Clone, Debug)]
@@ -101,6 +83,7 @@ impl TryFrom<Args> for Config {
             return Err(ConfigError::LifetimeTooShort);
         }
         Ok(Self {
+            ca: CaConfig::from_args(&args, &identity)?,
             workload: WorkloadConfig {
                 identity,
                 lifetime: args.secret_ttl,
@@ -110,7 +93,6 @@ impl TryFrom<Args> for Config {
                 folders: args.mounted_certs.clone(),
                 only: args.file_mounted_certs,
             },
-            ca: IstioCaConfig::from_args(&args)?,
             socket: SocketConfig {
                 path: args.socket,
                 mode: args.socket_mode,
@@ -126,55 +108,9 @@ impl TryFrom<Args> for Config {
     }
 }
 
-impl IstioCaConfig {
-    fn from_args(args: &Args) -> Result<Option<Self>, ConfigError> {
-        let Some(address) = args.ca_addr.clone() else {
-            return Ok(None);
-        };
-        let name = args.ca_server_name.clone();
-        let name = name.filter(|name| !name.is_empty());
-        let name = name.unwrap_or_else(|| address.host().to_owned());
-        let server_name =
-            ServerName::try_from(name.clone()).map_err(|_| ConfigError::ServerName(name))?;
-        let provisioned = not_empty(args.prov_cert.clone());
-        let roots = match not_empty(args.ca_root.clone()) {
-            Some(path) if path.as_os_str() == "SYSTEM" => CaRoots::System,
-            Some(path) => CaRoots::File(path),
-            None => CaRoots::File(match &provisioned {
-                Some(folder) => folder.join("root-cert.pem"),
-                None => PathBuf::from("./var/run/secrets/istio/root-cert.pem"),
-            }),
-        };
-        let cluster_id = args.cluster_id.clone().or(args.istio_cluster_id.clone());
-        let headers = args.ca_headers.iter().map(|text| parse_header(text));
-        Ok(Some(Self {
-            address,
-            server_name,
-            roots,
-            token_file: not_empty(Some(args.token_file.clone())),
-            provisioned,
-            cluster_id: cluster_id.unwrap_or_else(|| "Kubernetes".to_owned()),
-            headers: headers.collect::<Result<_, _>>()?,
-            // Istio's templates set variables that are not in use to nothing.
-            signer: args.cert_signer.clone().filter(|name| !name.is_empty()),
-        }))
-    }
-}
-
 /// Istio's templates set variables that are not in use to nothing.
 fn not_empty(path: Option<PathBuf>) -> Option<PathBuf> {
     path.filter(|path| !path.as_os_str().is_empty())
-}
-
-/// `name=value`, where the value may have more of the sign.
-fn parse_header(text: &str) -> Result<CaHeader, ConfigError> {
-    let wrong = || ConfigError::Header(text.split('=').next().unwrap_or_default().to_owned());
-    let (name, value) = text.split_once('=').ok_or_else(wrong)?;
-    // HTTP/2 has no capitals.
-    let name =
-        MetadataKey::from_bytes(name.to_ascii_lowercase().as_bytes()).map_err(|_| wrong())?;
-    let value = MetadataValue::try_from(value).map_err(|_| wrong())?;
-    Ok((name, value))
 }
 
 /// Flags that cannot be meant.
@@ -199,6 +135,32 @@ pub enum ConfigError {
     /// Neither a DNS name nor an IP address.
     #[error("{0:?} is neither a DNS name nor an IP address, so no CA certificate can have it")]
     ServerName(String),
+    /// One says who is asked, the other where, and they do not go together.
+    #[error("a CA of the kind {provider:?} is not reached at {address}")]
+    Provider {
+        /// The kind.
+        provider: CaProvider,
+        /// The address.
+        address: CaTarget,
+    },
+    /// Not a path of Vault.
+    #[error("{0}")]
+    VaultPath(#[from] VaultPathError),
+    /// Nothing that signs.
+    #[error("--vault-sign-path is needed: <mount>/sign/<role>")]
+    NoVaultPath,
+    /// Logging in takes both.
+    #[error("--vault-login-path and --vault-role go together")]
+    HalfALogin,
+    /// Not something that a header can have.
+    #[error("the namespace {0:?} has characters that no header has")]
+    VaultNamespace(String),
+    /// Neither Vault nor a token exchange has another proof.
+    #[error("--token-file is needed")]
+    NoTokenFile,
+    /// Not a host, or not a port.
+    #[error("{0:?} is not the host of a metadata server")]
+    MetadataHost(String),
 }
 
 #[cfg(test)]
@@ -219,6 +181,13 @@ mod tests {
         Args::try_parse_from(args).unwrap().try_into()
     }
 
+    fn istio(config: Config) -> IstioCaConfig {
+        match config.ca.unwrap() {
+            CaConfig::Istio(istio) => istio,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn identity_follows_istio() {
         let config = config(&[]).unwrap();
@@ -231,25 +200,22 @@ mod tests {
     #[test]
     fn empty_means_absent() {
         let config = config(&["--output-dir", "", "--cert-signer", ""]).unwrap();
-        assert!(config.output_dir.is_none() && config.ca.unwrap().signer.is_none());
+        assert!(config.output_dir.is_none() && istio(config).signer.is_none());
     }
 
     #[test]
     fn the_host_of_the_address_is_the_expected_name_unless_another_is_given() {
-        let name = config(&[]).unwrap().ca.unwrap().server_name;
+        let name = istio(config(&[]).unwrap()).server.name;
         assert_eq!(name.to_str(), "ca.example");
-        let name = config(&["--ca-server-name", "istiod.istio-system.svc"])
-            .unwrap()
-            .ca
-            .unwrap()
-            .server_name;
+        let other = config(&["--ca-server-name", "istiod.istio-system.svc"]);
+        let name = istio(other.unwrap()).server.name;
         assert_eq!(name.to_str(), "istiod.istio-system.svc");
         assert!(config(&["--ca-server-name", "no spaces"]).is_err());
     }
 
     #[test]
     fn the_roots_of_the_ca_are_found_as_istio_finds_them() {
-        let roots = |extra: &[&str]| config(extra).unwrap().ca.unwrap().roots;
+        let roots = |extra: &[&str]| istio(config(extra).unwrap()).server.roots;
         let file = |path: &str| CaRoots::File(PathBuf::from(path));
         assert_eq!(roots(&[]), file("./var/run/secrets/istio/root-cert.pem"));
         let provisioned = ["--prov-cert", "/etc/certs"];
@@ -262,7 +228,7 @@ mod tests {
     #[test]
     fn headers_are_names_and_values() {
         let headers = ["--ca-header", "Foo=bar", "--ca-header", "BAZ==baz"];
-        let headers = config(&headers).unwrap().ca.unwrap().headers;
+        let headers = istio(config(&headers).unwrap()).headers;
         let headers: Vec<_> = headers
             .iter()
             .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))
@@ -276,7 +242,7 @@ mod tests {
 
     #[test]
     fn the_cluster_has_two_names_in_the_environment() {
-        let cluster = |extra: &[&str]| config(extra).unwrap().ca.unwrap().cluster_id;
+        let cluster = |extra: &[&str]| istio(config(extra).unwrap()).cluster_id;
         assert_eq!(cluster(&[]), "Kubernetes");
         assert_eq!(cluster(&["--istio-cluster-id", "east"]), "east");
         let both = ["--istio-cluster-id", "east", "--cluster-id", "west"];

@@ -40,6 +40,7 @@ mod secrets;
 mod serve;
 mod socket;
 mod status;
+mod transport;
 mod unix_authority;
 mod workload_api;
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use ca_core::{BoxFuture, Certificate, CertificateChain, IssuedChain, TrustBundle, random_unit};
+use ca_core::{BoxFuture, Certificate, CertificateChain, IssuedChain, TrustBundle};
 use ca_proto::istio::v1::auth::{
     IstioCertificateRequest, istio_certificate_service_client::IstioCertificateServiceClient,
 };
@@ -13,25 +13,17 @@ use tonic::{
 };
 use zeroize::Zeroizing;
 
-use super::{CaAddress, CaClient, CaError, connection::Connection};
+use super::{
+    CaClient, CaError,
+    connection::Connection,
+    patience::{DEADLINE, in_time, with_quick_repetitions},
+};
 use crate::{
     clock,
     config::IstioCaConfig,
-    credential::{ClientCertificate, ProvisionedFolder, TokenError, TokenFile},
+    credential::{ClientCertificate, ProvisionedFolder, Stamps, TokenError, TokenFile},
     metrics::Metrics,
 };
-
-/// How long one request may take, connecting and quick repetitions included.
-const DEADLINE: Duration = Duration::from_secs(10);
-
-/// How long to wait before a request is repeated at once, each time give or take a tenth: what Istio's
-/// agent does. After the last, whoever keeps the certificate waits longer.
-const QUICK_WAITS: [Duration; 4] = [
-    Duration::from_millis(100),
-    Duration::from_millis(200),
-    Duration::from_millis(400),
-    Duration::from_millis(800),
-];
 
 /// Asks an Istio-compatible CA.
 ///
@@ -63,11 +55,6 @@ impl IstioCaClient {
         }
     }
 
-    /// Where the CA is.
-    pub(crate) fn address(&self) -> &CaAddress {
-        &self.config.address
-    }
-
     /// Reads every file that a request will need, so that a wrong path is found at once.
     ///
     /// # Errors
@@ -78,7 +65,7 @@ impl IstioCaClient {
         if self.provisioned.is_some() {
             return Ok(());
         }
-        super::connection::client_tls(&self.config, None)?;
+        self.config.server.tls(None, b"h2")?;
         match self.credentials() {
             Err(CaError::Credential(TokenError::Expired(..))) | Ok(_) => Ok(()),
             Err(error) => Err(error),
@@ -111,30 +98,14 @@ impl IstioCaClient {
     async fn ask(&self, csr_pem: &str, lifetime: Duration) -> Result<Vec<String>, CaError> {
         let Credentials { certificate, token } = self.credentials()?;
         let request = self.request(csr_pem, lifetime, token.as_ref());
-        let connection = Connection::open(&self.config, certificate).await?;
-        let origin = self.config.address.origin().clone();
+        let connection = Connection::open(&self.config.server, certificate).await?;
+        let origin = self.config.server.address.origin().clone();
         let mut client = IstioCertificateServiceClient::with_origin(connection, origin);
         let response = client.create_certificate(request).await;
         Ok(response
             .map_err(|status| self.refused(&status))?
             .into_inner()
             .cert_chain)
-    }
-
-    /// A few tries in quick succession, where that may help.
-    async fn ask_again(&self, csr_pem: &str, lifetime: Duration) -> Result<Vec<String>, CaError> {
-        for wait in QUICK_WAITS {
-            match self.ask(csr_pem, lifetime).await {
-                Err(error) if error.is_passing() => {
-                    tracing::debug!(%error, "asking again in a moment");
-                    let jitter = 0.9 + 0.2 * random_unit();
-                    tokio::time::sleep(wait.mul_f64(jitter)).await;
-                    self.metrics.retried();
-                }
-                outcome => return outcome,
-            }
-        }
-        self.ask(csr_pem, lifetime).await
     }
 
     fn request(
@@ -165,7 +136,7 @@ impl IstioCaClient {
 
     fn refused(&self, status: &Status) -> CaError {
         CaError::Refused {
-            address: self.config.address.to_string(),
+            address: self.config.server.address.to_string(),
             code: status.code(),
             message: status.message().to_owned(),
         }
@@ -179,13 +150,21 @@ impl CaClient for IstioCaClient {
         lifetime: Duration,
     ) -> BoxFuture<'_, Result<IssuedChain, CaError>> {
         Box::pin(async move {
-            let answer = tokio::time::timeout(DEADLINE, self.ask_again(&csr_pem, lifetime));
-            let elements = answer.await.map_err(|_| CaError::TimedOut {
-                address: self.config.address.to_string(),
-                limit: DEADLINE,
-            })??;
+            let ask = || self.ask(&csr_pem, lifetime);
+            let answer = with_quick_repetitions(&self.metrics, ask);
+            let elements = in_time(&self.config.server.address, answer).await?;
             parse_answer(&elements)
         })
+    }
+
+    fn changes(&self) -> BoxFuture<'static, ()> {
+        let config = &self.config;
+        let mut files: Vec<_> = config.token_file.iter().cloned().collect();
+        if let Some(folder) = &config.provisioned {
+            files.extend(["cert-chain.pem", "key.pem"].map(|name| folder.join(name)));
+        }
+        files.extend(config.server.roots.file().cloned());
+        Box::pin(Stamps::of(files).changed())
     }
 }
 
@@ -245,7 +224,7 @@ mod tests {
     use ca_core::testing::TestCa;
 
     use super::*;
-    use crate::config::CaRoots;
+    use crate::{config::CaRoots, transport::Server};
 
     #[test]
     fn an_answer_is_leaf_intermediates_and_roots() {
@@ -299,9 +278,11 @@ mod tests {
         };
         let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let config = IstioCaConfig {
-            address: silent.local_addr().unwrap().to_string().parse().unwrap(),
-            server_name: "127.0.0.1".try_into().unwrap(),
-            roots: CaRoots::File(file("root", TestCa::new("cluster.local").roots().to_pem())),
+            server: Server {
+                address: silent.local_addr().unwrap().to_string().parse().unwrap(),
+                name: "127.0.0.1".try_into().unwrap(),
+                roots: CaRoots::File(file("root", TestCa::new("cluster.local").roots().to_pem())),
+            },
             token_file: Some(file("token", "token")),
             provisioned: None,
             cluster_id: String::new(),

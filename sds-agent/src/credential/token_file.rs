@@ -21,6 +21,18 @@ impl TokenFile {
         Self(path.to_owned())
     }
 
+    /// Whether there is a token, at the start. One that has expired will do: somebody may be about to replace it.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read), but for that.
+    pub(crate) fn check(&self, now: OffsetDateTime) -> Result<(), TokenError> {
+        match self.read(now) {
+            Ok(_) | Err(TokenError::Expired(..)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The token as it is now, without the white space that editors and shells leave around it.
     ///
     /// # Errors

@@ -6,8 +6,7 @@ use std::{
 };
 
 use ca_core::{
-    Backoff, CreateCsrError, KeyError, KeyKind, PrivateKey, SubjectName, create_csr_pem,
-    random_unit,
+    Backoff, BoxFuture, CreateCsrError, KeyError, SubjectName, create_csr_pem, random_unit,
 };
 use time::OffsetDateTime;
 use tokio::sync::Notify;
@@ -76,6 +75,8 @@ impl Keeper {
     async fn keep(&mut self) {
         let mut backoff = Backoff::new(LEAST_WAIT, LONGEST_BACKOFF);
         loop {
+            // Before the attempt, so that nothing that changes meanwhile is missed.
+            let changes = self.ca.changes();
             let attempt = self.attempt().await;
             let now = clock::now();
             let failed = attempt.is_err();
@@ -94,6 +95,10 @@ impl Keeper {
             let renew_now = Arc::clone(&self.renew_now);
             tokio::select! {
                 () = renew_now.notified() => tracing::info!("renewing now, as told"),
+                // A failure may be over when somebody has replaced a token or roots: why wait?
+                () = later(LEAST_WAIT, changes), if failed => {
+                    tracing::info!("asking again: what the last attempt went by has changed");
+                }
                 () = self.wait(next) => {}
             }
             if failed {
@@ -105,8 +110,11 @@ impl Keeper {
     /// One key, one CSR, one answer, judged.
     async fn attempt(&self) -> Result<WorkloadSecret, Failure> {
         let identity = &self.config.identity;
-        // A fresh key each time: a key that leaked once is worth one lifetime.
-        let key = PrivateKey::generate(KeyKind::EcdsaP256)?;
+        let held = self.publisher.workload();
+        let held = held.filter(|held| held.secret.is_valid_at(clock::now()));
+        let key = self
+            .ca
+            .key(held.as_ref().map(|held| held.secret.public_key()))?;
         let csr = create_csr_pem(&key, &[SubjectName::Spiffe(identity.clone())])?;
         let started = Instant::now();
         let answer = self.ca.sign(csr, self.config.lifetime).await;
@@ -241,6 +249,12 @@ enum Due {
     OverlapEnd,
 }
 
+/// Not before `least` has passed, so that what changes all the time is no load for a CA.
+async fn later(least: Duration, event: BoxFuture<'static, ()>) {
+    tokio::time::sleep(least).await;
+    event.await;
+}
+
 /// A back-off never sleeps through the certificate's end: at most half of what is left.
 fn retry_wait(backoff: Duration, held: Option<&WorkloadSecret>, now: OffsetDateTime) -> Duration {
     let left = held.and_then(|secret| Duration::try_from(secret.not_after() - now).ok());
@@ -282,7 +296,10 @@ fn one_line(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::secrets::testing::{HOUR, Lineage};
+    use crate::{
+        secrets::testing::{HOUR, Lineage},
+        transport::TransportError,
+    };
 
     #[test]
     fn without_a_certificate_the_back_off_decides() {
@@ -304,14 +321,11 @@ mod tests {
 
     #[test]
     fn a_failure_is_one_line_with_its_causes() {
-        let error = Failure::Ca(CaError::Connect {
+        let error = Failure::Ca(CaError::Transport(TransportError::Connect {
             address: "127.0.0.1:1".to_owned(),
             source: std::io::Error::other("connection refused"),
-        });
+        }));
         let line = one_line(&error);
-        assert_eq!(
-            line,
-            "cannot connect to the CA at 127.0.0.1:1: connection refused"
-        );
+        assert_eq!(line, "cannot connect to 127.0.0.1:1: connection refused");
     }
 }

@@ -53,7 +53,10 @@ fn read(file: Option<&[u8]>, now: OffsetDateTime) -> Result<Lists, Box<dyn Error
     };
     let lists = RevocationLists::from_pem(text)?;
     // Envoy fails every connection below a list that is over.
-    let over = lists.lists().iter().filter_map(|list| list.next_update());
+    let over = lists
+        .lists()
+        .iter()
+        .filter_map(ca_core::RevocationList::next_update);
     if let Some(end) = over.min().filter(|end| *end <= now) {
         let end = clock::show(end);
         return Err(format!("a list in it is over since {end}").into());

@@ -3,7 +3,8 @@
 use std::fmt;
 
 use ca_core::{
-    ChainError, IssuedChain, PrivateKey, SigningKey as _, SpiffeId, SubjectName, TrustBundle,
+    ChainError, IssuedChain, PrivateKey, PublicKey, SigningKey as _, SpiffeId, SubjectName,
+    TrustBundle,
 };
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
@@ -75,6 +76,11 @@ impl WorkloadSecret {
             key: self.key_pem.clone(),
             not_after: self.not_after(),
         })
+    }
+
+    /// What the certificate is for.
+    pub(crate) fn public_key(&self) -> &PublicKey {
+        self.issued.chain().leaf().public_key()
     }
 
     /// The roots that came with the certificate.

@@ -58,9 +58,13 @@ pub(crate) struct Home(TempDir);
 
 impl Home {
     pub(crate) fn new(ca: &Ca) -> Self {
+        Self::with(&ca.roots, "good-token\n")
+    }
+
+    pub(crate) fn with(roots: &TrustBundle, token: &str) -> Self {
         let home = Self(tempfile::tempdir().unwrap());
-        fs::write(home.path("root-cert.pem"), ca.roots.to_pem()).unwrap();
-        home.write_token("good-token\n");
+        fs::write(home.path("root-cert.pem"), roots.to_pem()).unwrap();
+        home.write_token(token);
         home
     }
 
@@ -74,9 +78,16 @@ impl Home {
 
     /// Flags for an agent that lives here.
     pub(crate) fn flags(&self, ca: &Ca, more: &[&str]) -> Vec<String> {
+        let mut flags = vec!["--ca-addr".to_owned(), format!("https://{}", ca.address)];
+        flags.extend(self.flags_without_ca());
+        flags.extend(more.iter().map(ToString::to_string));
+        flags
+    }
+
+    /// All flags but for those that say where the CA is.
+    fn flags_without_ca(&self) -> Vec<String> {
         let text = |path: PathBuf| path.to_str().unwrap().to_owned();
-        let mut flags: Vec<String> = [
-            ("--ca-addr", format!("https://{}", ca.address)),
+        [
             ("--ca-root", text(self.path("root-cert.pem"))),
             ("--token-file", text(self.path("token"))),
             ("--namespace", "shop".to_owned()),
@@ -86,9 +97,7 @@ impl Home {
         ]
         .into_iter()
         .flat_map(|(flag, value)| [flag.to_owned(), value])
-        .collect();
-        flags.extend(more.iter().map(ToString::to_string));
-        flags
+        .collect()
     }
 }
 
@@ -108,6 +117,14 @@ impl Agent {
 
     pub(crate) fn start_in(home: Home, ca: &Ca, more: &[&str]) -> Self {
         let app = build(&home, ca, more).unwrap();
+        Self::run(home, app)
+    }
+
+    /// With these flags, which say where the CA is.
+    pub(crate) fn start_with(home: Home, flags: &[&str]) -> Self {
+        let mut all = home.flags_without_ca();
+        all.extend(flags.iter().map(ToString::to_string));
+        let app = build_from(all).unwrap();
         Self::run(home, app)
     }
 

@@ -94,6 +94,24 @@ async fn a_certificate_that_comes_later_is_picked_up() {
     checked_chain(&pair.accept().await[0], &ca.roots);
 }
 
+#[tokio::test]
+async fn a_certificate_or_token_that_is_replaced_ends_the_wait_after_a_failure() {
+    let ca = Ca::good();
+    let home = Home::new(&ca);
+    home.write_token("stale-token");
+    let folder = home.path("provisioned").to_str().unwrap().to_owned();
+    let agent = Agent::start_in(home, &ca, &["--prov-cert", &folder]);
+    let mut pair = agent.subscribe(&["default"]).await;
+    // From here on the wait is longer than a look at the files takes.
+    soon("five attempts", ca.asked(5)).await;
+    let shortly = Duration::from_millis(3500);
+    agent.home.write_token("another-token");
+    tokio::time::timeout(shortly, ca.asked(1)).await.unwrap();
+    provision(&agent.home, &ca, HOUR);
+    let secrets = tokio::time::timeout(shortly, pair.accept()).await.unwrap();
+    checked_chain(&secrets[0], &ca.roots);
+}
+
 /// A virtual machine: a token for the first certificate, and from then on each certificate for the
 /// next, over restarts too.
 #[tokio::test]

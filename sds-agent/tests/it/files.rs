@@ -6,13 +6,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ca_core::{TrustBundle, testing::TestCa};
+use ca_core::{
+    TrustBundle,
+    testing::{TestCa, now},
+};
 use ca_proto::envoy::{
     config::core::v3::data_source::Specifier,
     extensions::transport_sockets::tls::v3::{Secret, secret::Type},
     service::discovery::v3::DiscoveryRequest,
 };
-use time::OffsetDateTime;
 use tonic::Code;
 
 use crate::{
@@ -299,10 +301,9 @@ async fn the_folder_that_the_agent_writes_is_not_taken_for_a_mounted_one() {
 fn revocation_list(ca: &TestCa, days: i64) -> String {
     let key = rcgen::KeyPair::from_pem(&ca.key().to_pkcs8_pem()).unwrap();
     let issuer = rcgen::Issuer::from_ca_cert_pem(ca.roots().to_pem(), key).unwrap();
-    let now = OffsetDateTime::now_utc();
     let params = rcgen::CertificateRevocationListParams {
-        this_update: now - time::Duration::days(7),
-        next_update: now + time::Duration::days(days),
+        this_update: now() - time::Duration::days(7),
+        next_update: now() + time::Duration::days(days),
         crl_number: rcgen::SerialNumber::from(1),
         issuing_distribution_point: None,
         revoked_certs: vec![],

@@ -12,11 +12,15 @@ mod ca;
 mod credentials;
 mod delta;
 mod documents;
+mod drop;
 mod files;
+mod google;
 mod operation;
 mod process;
+mod rest;
 mod roots;
 mod streams;
+mod vault;
 mod workload_api;
 
 use std::{collections::BTreeSet, time::Duration};

@@ -1,4 +1,4 @@
-//! Where a CA is.
+//! Where somebody is who is asked.
 
 use std::{fmt, net::Ipv6Addr, str::FromStr};
 
@@ -6,14 +6,14 @@ use http::Uri;
 
 /// Host and port, always over TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CaAddress {
+pub struct ServerAddress {
     /// Without the brackets of an IPv6 address.
     host: String,
     port: u16,
     origin: Uri,
 }
 
-impl CaAddress {
+impl ServerAddress {
     /// A DNS name or an IP address.
     pub(crate) fn host(&self) -> &str {
         &self.host
@@ -30,41 +30,41 @@ impl CaAddress {
     }
 }
 
-impl FromStr for CaAddress {
-    type Err = CaAddressError;
+impl FromStr for ServerAddress {
+    type Err = ServerAddressError;
 
-    fn from_str(text: &str) -> Result<Self, CaAddressError> {
+    fn from_str(text: &str) -> Result<Self, ServerAddressError> {
         let bare = match text.split_once("://") {
             None => text,
             Some(("https", rest)) => rest.strip_suffix('/').unwrap_or(rest),
             // The token would travel in the clear.
-            Some(_) => return Err(CaAddressError::NotHttps),
+            Some(_) => return Err(ServerAddressError::NotHttps),
         };
-        let (host, port) = bare.rsplit_once(':').ok_or(CaAddressError::NoPort)?;
+        let (host, port) = bare.rsplit_once(':').ok_or(ServerAddressError::NoPort)?;
         let port = port
             .parse()
             .ok()
             .filter(|port| *port != 0)
-            .ok_or(CaAddressError::NoPort)?;
+            .ok_or(ServerAddressError::NoPort)?;
         let host = match host.strip_prefix('[') {
-            Some(inside) => inside.strip_suffix(']').ok_or(CaAddressError::NoHost)?,
+            Some(inside) => inside.strip_suffix(']').ok_or(ServerAddressError::NoHost)?,
             // Else the port would be the last group of an address.
-            None if host.contains(':') => return Err(CaAddressError::NeedsBrackets),
+            None if host.contains(':') => return Err(ServerAddressError::NeedsBrackets),
             None => host,
         };
         let shown = if host.contains(':') {
             // An interface name behind `%` has no place in a URI or a certificate.
-            let address: Ipv6Addr = host.parse().map_err(|_| CaAddressError::NoHost)?;
+            let address: Ipv6Addr = host.parse().map_err(|_| ServerAddressError::NoHost)?;
             format!("[{address}]:{port}")
         } else {
             format!("{host}:{port}")
         };
         if host.is_empty() || host.contains(['@', '/', '?', '#']) {
-            return Err(CaAddressError::NoHost);
+            return Err(ServerAddressError::NoHost);
         }
         let origin = format!("https://{shown}")
             .parse()
-            .map_err(|_| CaAddressError::NoHost)?;
+            .map_err(|_| ServerAddressError::NoHost)?;
         Ok(Self {
             host: host.to_owned(),
             port,
@@ -73,7 +73,7 @@ impl FromStr for CaAddress {
     }
 }
 
-impl fmt::Display for CaAddress {
+impl fmt::Display for ServerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.host.contains(':') {
             write!(f, "[{}]:{}", self.host, self.port)
@@ -83,11 +83,11 @@ impl fmt::Display for CaAddress {
     }
 }
 
-/// Why a text is not the address of a CA.
+/// Why a text is not such an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CaAddressError {
+pub enum ServerAddressError {
     /// `http://` or something else.
-    #[error("a CA is reached over https only")]
+    #[error("it is reached over https only")]
     NotHttps,
     /// No `:port`.
     #[error("expected host:port or https://host:port")]
@@ -115,33 +115,33 @@ mod tests {
             ),
             ("[::1]:15012", "[::1]:15012"),
         ] {
-            let address: CaAddress = text.parse().unwrap();
+            let address: ServerAddress = text.parse().unwrap();
             assert_eq!(address.to_string(), shown);
             assert_eq!(address.origin().authority().unwrap().as_str(), shown);
         }
-        assert_eq!("[::1]:1".parse::<CaAddress>().unwrap().host(), "::1");
+        assert_eq!("[::1]:1".parse::<ServerAddress>().unwrap().host(), "::1");
     }
 
     #[test]
     fn nonsense_is_refused_with_the_right_reason() {
         for (text, error) in [
-            ("http://ca:15012", CaAddressError::NotHttps),
-            ("ca", CaAddressError::NoPort),
-            ("", CaAddressError::NoPort),
-            ("ca:", CaAddressError::NoPort),
-            ("ca:0", CaAddressError::NoPort),
-            ("ca:65536", CaAddressError::NoPort),
-            ("https://ca:15012/path", CaAddressError::NoPort),
-            ("ca/path:15012", CaAddressError::NoHost),
-            (":15012", CaAddressError::NoHost),
-            ("[::1:15012", CaAddressError::NoHost),
-            ("user@ca:15012", CaAddressError::NoHost),
-            ("two words:15012", CaAddressError::NoHost),
-            ("[fe80::1%eth0]:1", CaAddressError::NoHost),
-            ("[a:b]:1", CaAddressError::NoHost),
-            ("::1:15012", CaAddressError::NeedsBrackets),
+            ("http://ca:15012", ServerAddressError::NotHttps),
+            ("ca", ServerAddressError::NoPort),
+            ("", ServerAddressError::NoPort),
+            ("ca:", ServerAddressError::NoPort),
+            ("ca:0", ServerAddressError::NoPort),
+            ("ca:65536", ServerAddressError::NoPort),
+            ("https://ca:15012/path", ServerAddressError::NoPort),
+            ("ca/path:15012", ServerAddressError::NoHost),
+            (":15012", ServerAddressError::NoHost),
+            ("[::1:15012", ServerAddressError::NoHost),
+            ("user@ca:15012", ServerAddressError::NoHost),
+            ("two words:15012", ServerAddressError::NoHost),
+            ("[fe80::1%eth0]:1", ServerAddressError::NoHost),
+            ("[a:b]:1", ServerAddressError::NoHost),
+            ("::1:15012", ServerAddressError::NeedsBrackets),
         ] {
-            assert_eq!(text.parse::<CaAddress>(), Err(error), "{text}");
+            assert_eq!(text.parse::<ServerAddress>(), Err(error), "{text}");
         }
     }
 }
