@@ -1,5 +1,6 @@
 //! `interop`: our programs with real partners, installed by package name when they are missing.
 
+mod agent_cost;
 mod certificates;
 mod clients;
 mod clock;
@@ -33,6 +34,8 @@ pub(crate) enum Partner {
     WorkloadApi,
     /// nginx, which serves from the files that an agent writes.
     Files,
+    /// What an agent costs, as it is shipped. Only when it is named.
+    AgentCost,
     /// A browser, which shows the admin page of the CA.
     Page,
 }
@@ -46,6 +49,9 @@ pub(crate) fn run(
 ) -> Result<()> {
     if let Some(sabotage) = sabotage {
         return envoy::run_sabotaged(binaries, sabotage);
+    }
+    if partner == Some(Partner::AgentCost) {
+        return agent_cost::run(binaries);
     }
     if partner.is_none_or(|partner| partner == Partner::Clients) {
         clients::run(binaries)?;

@@ -28,15 +28,24 @@ pub(crate) enum Profile {
 }
 
 /// The binaries under test.
+#[derive(Clone)]
 pub(crate) struct Binaries {
     ca_server: PathBuf,
     sds_agent: PathBuf,
+    /// From a folder that the user named, and not from this checkout.
+    pub(crate) are_given: bool,
 }
 
 impl Binaries {
     /// Those in the folder, or else what is built from this checkout.
     pub(crate) fn find(folder: Option<&Path>, profile: Profile) -> Result<Self> {
-        folder.map_or_else(|| Self::build(profile), Self::in_folder)
+        let given = |folder| {
+            Self::in_folder(folder).map(|binaries| Self {
+                are_given: true,
+                ..binaries
+            })
+        };
+        folder.map_or_else(|| Self::build(profile), given)
     }
 
     fn build(profile: Profile) -> Result<Self> {
@@ -52,6 +61,30 @@ impl Binaries {
         Self::in_folder(&workspace::target_directory()?.join(folder))
     }
 
+    /// With the agent as it is shipped: small, for this machine's usual target or another one.
+    pub(crate) fn with_shipped_agent(&self, target: Option<&str>) -> Result<Self> {
+        let mut cargo = workspace::cargo(&["build", "--profile", "agent", "--bin", "sds-agent"]);
+        let mut folder = workspace::target_directory()?;
+        if let Some(target) = target {
+            cargo.args(["--target", target]);
+            folder.push(target);
+        }
+        workspace::run(&mut cargo)?;
+        Ok(Self {
+            sds_agent: folder.join("agent").join("sds-agent"),
+            ..self.clone()
+        })
+    }
+
+    /// Of the agent's binary, in bytes.
+    pub(crate) fn agent_size(&self) -> Result<u64> {
+        let path = &self.sds_agent;
+        let file = path
+            .metadata()
+            .with_context(|| format!("no binary {}", path.display()))?;
+        Ok(file.len())
+    }
+
     fn in_folder(folder: &Path) -> Result<Self> {
         let find = |name: &str| {
             let path = folder.join(name);
@@ -61,6 +94,7 @@ impl Binaries {
         Ok(Self {
             ca_server: find("ca-server")?,
             sds_agent: find("sds-agent")?,
+            are_given: false,
         })
     }
 }
@@ -249,8 +283,20 @@ impl Agent {
 
     /// Starts it again after it was killed, on the same socket. Returns as soon as that is open.
     pub(crate) fn start_again(&mut self, lab: &Lab) -> Result<()> {
+        self.launch_again(lab)?;
+        self.announced()
+    }
+
+    /// As [`start_again`](Self::start_again), and returns at once. **Before it is asked anything:**
+    /// [`announced`](Self::announced).
+    pub(crate) fn launch_again(&mut self, lab: &Lab) -> Result<()> {
         let name = format!("agent-{}-again", self.workload.service_account());
         self.process = lab.start(&name, &mut self.command)?;
+        Ok(())
+    }
+
+    /// Returns when it has said where it answers.
+    pub(crate) fn announced(&mut self) -> Result<()> {
         self.admin = address_of(&mut self.process, "admin")?;
         Ok(())
     }

@@ -15,15 +15,16 @@ mod root_change;
 mod rotations;
 mod sidecar;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::ValueEnum as _;
 
-use self::bootstrap::Discovery;
+use self::bootstrap::{Discovery, Secrets};
 use self::findings::Fault;
 use self::root_change::Way;
+use self::sidecar::Sidecar;
 use super::fact;
 use crate::lab::Lab;
 use crate::mesh::Binaries;
@@ -102,6 +103,24 @@ impl Partners {
 /// The Envoy that everything runs with.
 pub(super) fn program() -> Result<PathBuf> {
     Venv::with("envoy", &[ENVOY])?.package_file("envoy/_bin/envoy")
+}
+
+/// An Envoy that takes its secrets from an agent and does nothing with them.
+pub(super) struct Bystander {
+    _sidecar: Sidecar,
+}
+
+impl Bystander {
+    /// Returns when it has both secrets.
+    pub(super) fn start(lab: &Lab, envoy: &Path, socket: &Path) -> Result<Self> {
+        let secrets = Secrets {
+            socket,
+            discovery: Discovery::default(),
+        };
+        let config = bootstrap::many("bystander", secrets, 1);
+        let _sidecar = Sidecar::start(lab, envoy, "envoy-bystander", &config)?;
+        Ok(Self { _sidecar })
+    }
 }
 
 /// What a scenario is run with.
