@@ -1,9 +1,10 @@
 //! Herd control: checking a request costs a core some 80 µs, so when a mesh starts at once, somebody must wait, and it
 //! should not be the workload without any certificate.
 //!
-//! While few requests are in the house, each is done where it stands. When there are more, those that have been
-//! authenticated queue here for a thread of their own kind: as many threads as cores, off the async ones. The queue is
-//! bounded, goes by [`Priority`], takes callers in turn, and forgets who has gone.
+//! What comes in late because many do is turned away unread (`backlog`). While few requests are in the house, each is done
+//! where it stands. When there are more, those that have been authenticated queue here for a thread of their own kind: as
+//! many threads as cores, off the async ones. The queue is bounded, goes by [`Priority`], takes callers in turn, and forgets
+//! who has gone.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -13,11 +14,15 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use ca_auth::{Caller, Source};
+use ca_core::Certificate;
 use time::OffsetDateTime;
 use tokio::sync::oneshot;
 
+mod backlog;
 mod queue;
 
+use backlog::Backlog;
+pub(crate) use backlog::Lateness;
 use queue::{FairQueue, Refused};
 
 /// Who goes first.
@@ -33,22 +38,35 @@ pub(crate) enum Priority {
 
 impl Priority {
     /// Of a caller, by what it showed.
-    pub(crate) fn of(
-        caller: &Caller,
-        shown: Option<&ca_core::Certificate>,
-        now: OffsetDateTime,
-    ) -> Self {
+    pub(crate) fn of(caller: &Caller, shown: Option<&Certificate>, now: OffsetDateTime) -> Self {
         match (&caller.source, shown) {
-            (Source::ClientCertificate { .. }, Some(certificate)) => {
-                let life = certificate.not_after() - certificate.not_before();
-                if certificate.not_after() - now < life / 4 {
-                    Self::Expiring
-                } else {
-                    Self::Routine
-                }
-            }
+            (Source::ClientCertificate { .. }, certificate) => Self::of_shown(certificate, now),
             _ => Self::NoCertificate,
         }
+    }
+
+    /// Of whoever shows `certificate`.
+    fn of_shown(certificate: Option<&Certificate>, now: OffsetDateTime) -> Self {
+        let Some(certificate) = certificate else {
+            return Self::NoCertificate;
+        };
+        let life = certificate.not_after() - certificate.not_before();
+        if certificate.not_after() - now < life / 4 {
+            Self::Expiring
+        } else {
+            Self::Routine
+        }
+    }
+
+    /// How late a request may come in to be read at all. That is before anybody knows who sends it: what its connection has
+    /// `shown` must do.
+    pub(crate) fn patience(shown: Option<&Certificate>, now: OffsetDateTime) -> Duration {
+        RETRY_AFTER
+            * match Self::of_shown(shown, now) {
+                Self::Routine => 1,
+                Self::Expiring => 2,
+                Self::NoCertificate => 3,
+            }
     }
 }
 
@@ -75,6 +93,7 @@ struct Shared {
     /// Held for a push or a pop.
     queue: Mutex<State>,
     work: Condvar,
+    backlog: Backlog,
 }
 
 struct State {
@@ -120,6 +139,7 @@ impl Admission {
             at_once,
             queue: Mutex::new(state),
             work: Condvar::new(),
+            backlog: Backlog::new(),
         });
         let owner = Owner(Arc::clone(&shared));
         for number in 0..threads.get() {
@@ -175,6 +195,11 @@ impl Admission {
         answer.await.unwrap_or(Err(NotDone::Panicked))
     }
 
+    /// Counts a connection among those that wait to be read.
+    pub(crate) fn connection(&self) -> Lateness {
+        self.0.0.backlog.connection()
+    }
+
     /// How many wait now.
     pub(crate) fn waiting(&self) -> usize {
         self.0.0.state().queue.len()
@@ -182,7 +207,7 @@ impl Admission {
 
     /// How many have been turned away so far.
     pub(crate) fn turned_away(&self) -> u64 {
-        self.0.0.state().turned_away
+        self.0.0.state().turned_away + self.0.0.backlog.turned_away()
     }
 }
 
@@ -431,6 +456,11 @@ mod tests {
         let of = |at| Priority::of(&caller(source.clone()), Some(chain.leaf()), at);
         assert_eq!(of(now), Priority::Routine);
         assert_eq!(of(now + Duration::from_secs(3500)), Priority::Expiring);
+        let patience = |shown, at| Priority::patience(shown, at);
+        assert_eq!(patience(Some(chain.leaf()), now), RETRY_AFTER);
+        let late = now + Duration::from_secs(3500);
+        assert_eq!(patience(Some(chain.leaf()), late), 2 * RETRY_AFTER);
+        assert_eq!(patience(None, now), 3 * RETRY_AFTER);
         let token = caller(Source::Token { issuer: None });
         assert_eq!(Priority::of(&token, None, now), Priority::NoCertificate);
     }

@@ -6,16 +6,19 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use ca_proto::istio::v1::auth::istio_certificate_service_server::IstioCertificateServiceServer;
+use http::header::AUTHORIZATION;
 use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
+use time::OffsetDateTime;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service as _;
 use tonic::service::Routes;
 
-use crate::admission::Admission;
+use crate::admission::{Admission, Lateness, NotDone, Priority};
 use crate::service::Service;
 use crate::serving::Peer;
+use crate::status::IssueError;
 
 /// All services.
 #[derive(Clone, Debug)]
@@ -31,6 +34,24 @@ pub(crate) struct Calls {
 pub(crate) struct CallsOf {
     pub(crate) calls: Calls,
     pub(crate) peer: Peer,
+    pub(crate) lateness: Lateness,
+}
+
+impl CallsOf {
+    /// Whether a request comes in too late to be worth reading: its client has gone, or others need the time more.
+    fn is_too_late(&self, headers: &HeaderMap, limit: Duration) -> bool {
+        let Some(late) = self.lateness.late() else {
+            return false;
+        };
+        #[expect(clippy::disallowed_methods, reason = "an edge: a request comes in now")]
+        let now = OffsetDateTime::now_utc();
+        let chain = self.peer.client_chain.as_ref();
+        // A token may be there because the certificate is not enough.
+        let shown = chain
+            .map(|chain| chain.leaf())
+            .filter(|_| !headers.contains_key(AUTHORIZATION));
+        late > Priority::patience(shown, now).min(limit)
+    }
 }
 
 impl hyper::service::Service<Request<Incoming>> for CallsOf {
@@ -39,11 +60,17 @@ impl hyper::service::Service<Request<Incoming>> for CallsOf {
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let limit = grpc_timeout(request.headers()).map_or(LONGEST, |limit| limit.min(LONGEST));
+        let is_certificate = request.uri().path() == CREATE_CERTIFICATE;
+        if is_certificate && self.is_too_late(request.headers(), limit) {
+            self.lateness.turn_away();
+            let status = IssueError::from(NotDone::TurnedAway).to_status();
+            return Box::pin(std::future::ready(Ok(status.into_http())));
+        }
         // From here on it counts as something that must be done, also when its turn has not come.
         let place = self.calls.admission.enter();
-        let limit = grpc_timeout(request.headers()).map_or(LONGEST, |limit| limit.min(LONGEST));
         request.extensions_mut().insert(self.peer.clone());
-        let called = if request.uri().path() == CREATE_CERTIFICATE {
+        let called = if is_certificate {
             self.calls.certificates.clone().call(request)
         } else {
             let mut others = self.calls.others.clone();

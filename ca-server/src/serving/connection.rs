@@ -52,7 +52,12 @@ pub(crate) async fn serve_all(
     let (ending, connections) = (end.clone(), Arc::clone(&open));
     let accepting = accept(listener, tls, move |stream, peer| {
         let (calls, limits) = (calls.clone(), limits.clone());
-        let calls = CallsOf { calls, peer };
+        let lateness = calls.admission.connection();
+        let calls = CallsOf {
+            calls,
+            peer,
+            lateness,
+        };
         let (end, open) = (ending.clone(), connections.subscribe());
         async move {
             serve(stream, calls, limits, end).await;
@@ -95,6 +100,7 @@ pub(crate) async fn serve(
         .keep_alive_interval(limits.keepalive_interval)
         .keep_alive_timeout(limits.keepalive_timeout);
     let (stream, outgoing) = Gathered::new(stream);
+    let rounds = Rounds::new(calls.lateness.clone());
     let connection = builder.serve_connection(TokioIo::new(stream), calls);
     let mut together = std::pin::pin!(Together {
         parts: Parts {
@@ -103,7 +109,7 @@ pub(crate) async fn serve(
             under_way: FuturesUnordered::new(),
             outgoing,
         },
-        rounds: Rounds::new(),
+        rounds,
     });
     let age = async {
         match limits.age {
@@ -185,7 +191,7 @@ impl Parts {
 /// How many requests a client may take back before they were begun. When the server is too busy its clients do that, each
 /// after its own deadline, and with the default of 20 they would lose their connections for it: a handshake costs as much
 /// as five certificates.
-const TAKEN_BACK: usize = 1000;
+const TAKEN_BACK: usize = 200;
 
 /// Where hyper puts requests that have arrived, for the task of the connection to take them.
 #[derive(Clone, Default)]

@@ -1,11 +1,13 @@
 //! Rounds of polling in one turn of a task: what its parts wake in each other is done in this turn, and does not go by way
-//! of the scheduler.
+//! of the scheduler. From outside, a wake-up waits for the next turn, and how long is known.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use futures_util::task::AtomicWaker;
+
+use crate::admission::Lateness;
 
 /// Wakes the task, or asks for another round while there is one.
 #[derive(Debug)]
@@ -14,15 +16,20 @@ pub(super) struct Rounds {
     state: Arc<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     now: AtomicU8,
     task: AtomicWaker,
+    lateness: Lateness,
 }
 
 impl Rounds {
-    pub(super) fn new() -> Self {
-        let state = Arc::<State>::default();
+    pub(super) fn new(lateness: Lateness) -> Self {
+        let state = Arc::new(State {
+            now: AtomicU8::new(IDLE),
+            task: AtomicWaker::new(),
+            lateness,
+        });
         Self {
             waker: Waker::from(Arc::clone(&state)),
             state,
@@ -37,7 +44,9 @@ impl Rounds {
     ) -> Poll<T> {
         self.state.task.register(cx.waker());
         for _ in 0..MOST {
-            self.state.now.store(ROUND, Ordering::SeqCst);
+            if self.state.now.swap(ROUND, Ordering::SeqCst) == WAITING {
+                self.state.lateness.polled();
+            }
             let polled = round(&mut Context::from_waker(&self.waker));
             let was = self.state.now.swap(IDLE, Ordering::SeqCst);
             if polled.is_ready() || was == ROUND {
@@ -55,12 +64,29 @@ impl Wake for State {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // In a round, the end of it sees this.
-        let in_round = self
+        if self.now.load(Ordering::SeqCst) == IDLE {
+            self.lateness.begin();
+        }
+        let change = |now| match now {
+            // The end of the round sees this.
+            ROUND => Some(WOKEN),
+            IDLE => Some(WAITING),
+            _ => None,
+        };
+        let was = self
             .now
-            .compare_exchange(ROUND, WOKEN, Ordering::SeqCst, Ordering::SeqCst);
-        if in_round == Err(IDLE) {
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, change);
+        if was == Ok(IDLE) {
+            self.lateness.woken();
             self.task.wake();
+        }
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        if *self.now.get_mut() == WAITING {
+            self.lateness.polled();
         }
     }
 }
@@ -70,6 +96,8 @@ const IDLE: u8 = 0;
 /// Something is polled, and nothing was woken since it began.
 const ROUND: u8 = 1;
 const WOKEN: u8 = 2;
+/// The task has been woken, and its turn has not come.
+const WAITING: u8 = 3;
 /// A request needs four.
 const MOST: usize = 16;
 
@@ -79,6 +107,16 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
 
     use super::*;
+    use crate::admission::{Admission, Limits};
+
+    fn rounds() -> Rounds {
+        let one = std::num::NonZeroUsize::MIN;
+        let limits = Limits {
+            waiting: one,
+            waiting_of_one_caller: one,
+        };
+        Rounds::new(Admission::start(one, limits).unwrap().connection())
+    }
 
     #[derive(Default)]
     struct Count(AtomicUsize);
@@ -93,7 +131,7 @@ mod tests {
     fn what_is_woken_in_a_round_gets_another_and_afterwards_the_task_is_woken() {
         let woken = Arc::new(Count::default());
         let task = Waker::from(Arc::clone(&woken));
-        let (rounds, mut kept, mut count) = (Rounds::new(), None, 0);
+        let (rounds, mut kept, mut count) = (rounds(), None, 0);
         let polled = rounds.poll(&mut Context::from_waker(&task), |cx| {
             kept = Some(cx.waker().clone());
             count += 1;
@@ -110,7 +148,7 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_wakes_itself_without_end_lets_others_have_their_turn() {
-        let (rounds, mut turns) = (Rounds::new(), 0);
+        let (rounds, mut turns) = (rounds(), 0);
         poll_fn(|cx| {
             turns += 1;
             if turns == 3 {
