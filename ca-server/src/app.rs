@@ -18,6 +18,7 @@ use time::OffsetDateTime;
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::addresses::Addresses;
 use crate::admin;
@@ -40,6 +41,7 @@ use crate::observed::Observed;
 use crate::roots_file;
 use crate::service::Service;
 use crate::serving::{Serving, ServingError, dns, webhook};
+use crate::telemetry::{self, Exporter};
 
 /// A server that is complete and holds its sockets, but does not answer yet.
 #[derive(Debug)]
@@ -51,6 +53,7 @@ pub struct App {
     dns_upstream: Option<SocketAddr>,
     certificates: Serving,
     service: Service,
+    exporter: Exporter,
     grpc: GrpcConfig,
     observed: Observed,
     bundles: BundleStore,
@@ -209,6 +212,7 @@ impl App {
                 cause,
             })
         });
+        let (telemetry, exporter) = telemetry::start(config.telemetry);
         let observed = Observed {
             started: now,
             trust_domain: config.trust_domain.clone(),
@@ -225,6 +229,7 @@ impl App {
             refusals: Arc::default(),
             metrics: Arc::clone(&metrics),
             verdicts,
+            spans: exporter.counts(),
         };
         let service = Service {
             authenticators,
@@ -240,6 +245,7 @@ impl App {
             metrics: Arc::clone(&metrics),
             audit: observed.audit.clone(),
             refusals: Arc::clone(&observed.refusals),
+            telemetry,
         };
         Ok(Self {
             serving,
@@ -249,6 +255,7 @@ impl App {
             dns_upstream: config.serving.dns.map(|dns| dns.upstream),
             certificates,
             service,
+            exporter,
             grpc: config.grpc,
             observed,
             bundles,
@@ -355,6 +362,8 @@ impl App {
             self.observed,
             drained(draining.subscribe()),
         ));
+        // Ends after the last request. Without it spans are dropped and counted, which is no reason to stop.
+        let exporter = tokio::spawn(self.exporter.run());
         let mut server = tokio::spawn(grpc::serve(
             self.grpc,
             self.service,
@@ -379,8 +388,12 @@ impl App {
         }
         draining.send_replace(true);
         let finished = async { (server.await, admin.await, listeners.join_all().await) };
-        if tokio::time::timeout(self.shutdown, finished).await.is_err() {
+        let deadline = Instant::now() + self.shutdown;
+        if tokio::time::timeout_at(deadline, finished).await.is_err() {
             tracing::warn!("requests under way did not finish in time");
+        }
+        if tokio::time::timeout_at(deadline, exporter).await.is_err() {
+            tracing::warn!("the last spans were not sent in time");
         }
         Ok(())
     }

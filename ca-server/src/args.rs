@@ -18,6 +18,7 @@ mod file;
 mod grpc;
 mod layers;
 mod serving;
+mod telemetry;
 
 pub(crate) use authentication::AuthenticationArgs;
 pub(crate) use authority::AuthorityArgs;
@@ -26,6 +27,7 @@ pub(crate) use explain::{Header, TokenPlace};
 pub(crate) use grpc::GrpcArgs;
 pub use layers::{ConfigurationError, Settings};
 pub(crate) use serving::ServingArgs;
+pub(crate) use telemetry::TelemetryArgs;
 
 /// A certificate authority for service meshes, wire-compatible with Istio.
 ///
@@ -163,6 +165,9 @@ pub struct Args {
 
     #[command(flatten)]
     pub(crate) serving: ServingArgs,
+
+    #[command(flatten)]
+    pub(crate) telemetry: TelemetryArgs,
 }
 
 /// What to do instead of serving.

@@ -12,6 +12,7 @@ use crate::admission::Limits;
 use crate::args::{Args, RootRotation};
 use crate::audit::{OnFailure, RotationLimits};
 use crate::grpc::GrpcConfig;
+use crate::telemetry::{self, TelemetryError};
 
 mod authentication;
 mod authority;
@@ -43,6 +44,7 @@ pub struct Config {
     pub(crate) grpc: GrpcConfig,
     pub(crate) admission: Limits,
     pub(crate) audit: Option<Audit>,
+    pub(crate) telemetry: telemetry::Config,
     pub(crate) shutdown: Duration,
 }
 
@@ -93,6 +95,7 @@ impl TryFrom<Args> for Config {
                     OnFailure::Release
                 },
             }),
+            telemetry: telemetry::Config::new(args.telemetry)?,
             shutdown: args.shutdown_duration,
         })
     }
@@ -117,6 +120,9 @@ pub enum ConfigError {
     /// A root that would be over at once.
     #[error("the root's lifetime is shorter than one second")]
     RootLifetime,
+    /// About traces. Never, without the feature `otel`.
+    #[error("traces: {0}")]
+    Telemetry(#[from] TelemetryError),
     /// The root could never be rotated that way.
     #[error("root rotation: {0}")]
     Rotation(#[from] RotationError),

@@ -33,6 +33,7 @@ mod roots_file;
 mod service;
 mod serving;
 mod status;
+mod telemetry;
 
 pub use app::{App, AppError};
 pub use args::{
@@ -52,3 +53,4 @@ pub use config::{
 pub use logging::start_logging;
 pub use service::Service;
 pub use serving::{ServingError, TlsError, TlsPolicyError};
+pub use telemetry::TelemetryError;

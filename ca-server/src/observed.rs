@@ -21,6 +21,7 @@ use crate::report::{
     RotationReport, ServingReport, UpstreamReport, shown,
 };
 use crate::serving::ServingStatuses;
+use crate::telemetry::SpanCounts;
 
 /// Handles to the parts. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -43,6 +44,7 @@ pub(crate) struct Observed {
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) verdicts: Arc<Verdicts>,
+    pub(crate) spans: SpanCounts,
 }
 
 impl Observed {

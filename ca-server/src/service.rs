@@ -24,6 +24,7 @@ use crate::evidence::{self, Wish};
 use crate::metrics::{Method, Metrics, Stage};
 use crate::refusals::{Refusals, Refused};
 use crate::status::IssueError;
+use crate::telemetry::{Step, Telemetry, Trace};
 
 mod subordinate;
 
@@ -41,21 +42,28 @@ pub struct Service {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) audit: Option<Arc<AuditLog>>,
     pub(crate) refusals: Arc<Refusals>,
+    pub(crate) telemetry: Telemetry,
 }
 
 impl Service {
     /// One request. Who is asked comes in the order in which a refusal helps the caller most and costs us least: identity
     /// before the signature of the CSR, its own mistakes before ours.
-    async fn issue(&self, evidence: &Evidence, wish: Wish, now: OffsetDateTime) -> Outcome {
+    async fn issue(
+        &self,
+        evidence: &Evidence,
+        wish: Wish,
+        now: OffsetDateTime,
+        trace: &Trace,
+    ) -> Outcome {
         let address = evidence.peer_address().map(|address| address.ip());
         let _place = match self.addresses.enter(address) {
             Ok(place) => place,
             Err(error) => return Outcome::refused(error),
         };
         if wish.authority {
-            return self.issue_authority(evidence, wish, now).await;
+            return self.issue_authority(evidence, wish, now, trace).await;
         }
-        match self.decide(evidence, &wish, now).await {
+        match self.decide(evidence, &wish, now, trace).await {
             Ok(grant) => {
                 let (caller, rules) = (grant.caller().clone(), grant.rules().into());
                 let shown = evidence.client_chain().map(CertificateChain::leaf);
@@ -63,7 +71,7 @@ impl Service {
                 Outcome {
                     caller: Some(caller),
                     rules,
-                    result: self.certify(grant, wish, priority, now).await,
+                    result: self.certify(grant, wish, priority, now, trace).await,
                 }
             }
             Err(error) => Outcome::refused(error),
@@ -75,8 +83,12 @@ impl Service {
         evidence: &Evidence,
         wish: &Wish,
         now: OffsetDateTime,
+        trace: &Trace,
     ) -> Result<Grant, IssueError> {
+        let step = trace.step(Step::Authenticate);
         let caller = self.authenticators.authenticate(evidence, now).await?;
+        trace.caller(&caller);
+        let _step = step.then(Step::Authorize);
         Ok(self
             .authorizer
             .authorize(caller, wish.on_behalf_of.as_deref())?)
@@ -88,10 +100,11 @@ impl Service {
         wish: Wish,
         priority: Priority,
         now: OffsetDateTime,
+        trace: &Trace,
     ) -> Result<IssuedChain, IssueError> {
         // Three quarters of the work on a request: it waits its turn for it, off the threads that serve connections.
         let pem = wish.csr_pem;
-        let queued = Instant::now();
+        let (step, queued) = (trace.step(Step::Queue), Instant::now());
         let check = move || {
             let (waited, started) = (queued.elapsed(), Instant::now());
             let csr = Csr::from_pem_with(pem.as_bytes(), &AWS_LC_RS);
@@ -103,6 +116,7 @@ impl Service {
             .await?;
         self.metrics.stage(Stage::Wait, waited);
         self.metrics.stage(Stage::Check, checked);
+        step.was_followed_by(waited, Step::Check, checked);
         let csr = csr?;
         grant.check_key(csr.public_key().kind())?;
         let lifetime = grant.lifetime(self.ttl.resolve(wish.ttl)?);
@@ -112,8 +126,9 @@ impl Service {
             .map(SubjectName::from)
             .collect();
         let request = SigningRequest::new(csr, names, lifetime).with_signer(wish.signer);
-        let started = Instant::now();
+        let (step, started) = (trace.step(Step::Sign), Instant::now());
         let signed = self.authority.sign(request, now).await;
+        step.end();
         self.metrics.stage(Stage::Sign, started.elapsed());
         Ok(signed?)
     }
@@ -212,13 +227,16 @@ impl Service {
         method: Method,
         request: Request<IstioCertificateRequest>,
     ) -> Result<IssuedChain, Status> {
-        // Ends as canceled when the caller goes and this future with it.
+        // Both end as canceled when the caller goes and this future with it.
+        let (now, started) = (OffsetDateTime::now_utc(), Instant::now());
+        let trace = self
+            .telemetry
+            .begin(&method, request.metadata(), (now, started));
         let call = self.metrics.begin(method);
         self.metrics.csr_received();
-        let (now, started) = (OffsetDateTime::now_utc(), Instant::now());
         let (evidence, wish) = evidence::read(request);
         // A panic would end the connection and with it the requests of others on it.
-        let outcome = AssertUnwindSafe(self.issue(&evidence, wish, now))
+        let outcome = AssertUnwindSafe(self.issue(&evidence, wish, now, &trace))
             .catch_unwind()
             .await;
         let outcome = outcome.unwrap_or_else(|_| Outcome::refused(NotDone::Panicked));
@@ -227,6 +245,7 @@ impl Service {
             .record(outcome, &evidence, now, started)
             .map_err(|error| error.to_status());
         call.end(&result);
+        trace.end(&result);
         result
     }
 }

@@ -38,6 +38,7 @@ impl Collector for Parts {
             let name = "mesh_ca_audit_failures";
             count.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
         }
+        observed.spans.encode(&mut encoder)?;
         if let Some(rotator) = &observed.rotator {
             let name = "mesh_ca_rotation_steps";
             let help = "Steps of the root's rotation, also renewals, since the start";

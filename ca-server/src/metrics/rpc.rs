@@ -43,6 +43,12 @@ impl Method {
         Self::unary("istio.v1.auth.IstioCertificateService", "CreateCertificate");
     pub(crate) const HANDLE_CSR: Self = Self::unary("istio.v1.auth.IstioCAService", "HandleCSR");
 
+    /// Its service and its name.
+    #[cfg(feature = "otel")]
+    pub(crate) fn path(&self) -> (&'static str, &'static str) {
+        (self.grpc_service, self.grpc_method)
+    }
+
     const fn unary(grpc_service: &'static str, grpc_method: &'static str) -> Self {
         Self {
             grpc_type: "unary",

@@ -1,5 +1,7 @@
 //! A request for the certificate of a CA below this one: the steps are those of any other request.
 
+use std::time::Instant;
+
 use ca_auth::{AuthorityGrant, Evidence};
 use ca_core::crypto::AWS_LC_RS;
 use ca_core::{CertificateChain, Csr, IssuedChain};
@@ -9,6 +11,7 @@ use super::{Outcome, Service};
 use crate::admission::Priority;
 use crate::evidence::Wish;
 use crate::status::IssueError;
+use crate::telemetry::{Step, Trace};
 
 impl Service {
     /// Only an explicit wish leads here; what a CSR says of itself counts for nothing.
@@ -17,13 +20,18 @@ impl Service {
         evidence: &Evidence,
         wish: Wish,
         now: OffsetDateTime,
+        trace: &Trace,
     ) -> Outcome {
+        let step = trace.step(Step::Authenticate);
         let authenticated = self.authenticators.authenticate(evidence, now).await;
+        let step = step.then(Step::Authorize);
         let caller = authenticated.as_ref().ok().cloned();
         let grant = authenticated.map_err(IssueError::from).and_then(|caller| {
+            trace.caller(&caller);
             let on_behalf_of = wish.on_behalf_of.as_deref();
             Ok(self.authorizer.authorize_authority(caller, on_behalf_of)?)
         });
+        step.end();
         match grant {
             Ok(grant) => {
                 let shown = evidence.client_chain().map(CertificateChain::leaf);
@@ -32,7 +40,9 @@ impl Service {
                 Outcome {
                     caller,
                     rules,
-                    result: self.certify_authority(&grant, wish, priority, now).await,
+                    result: self
+                        .certify_authority(&grant, wish, priority, now, trace)
+                        .await,
                 }
             }
             Err(error) => Outcome {
@@ -49,13 +59,22 @@ impl Service {
         wish: Wish,
         priority: Priority,
         now: OffsetDateTime,
+        trace: &Trace,
     ) -> Result<IssuedChain, IssueError> {
         let pem = wish.csr_pem;
-        let check = move || Csr::from_pem_with(pem.as_bytes(), &AWS_LC_RS);
+        let (step, queued) = (trace.step(Step::Queue), Instant::now());
+        let check = move || {
+            let (waited, started) = (queued.elapsed(), Instant::now());
+            let csr = Csr::from_pem_with(pem.as_bytes(), &AWS_LC_RS);
+            (waited, started.elapsed(), csr)
+        };
         let who = grant.caller().identities.as_slice()[0].as_str();
-        let csr = self.admission.run(priority, who, check).await??;
+        let (waited, checked, csr) = self.admission.run(priority, who, check).await?;
+        step.was_followed_by(waited, Step::Check, checked);
+        let csr = csr?;
         grant.check_key(csr.public_key().kind())?;
         let lifetime = grant.lifetime(self.ttl.resolve(wish.ttl)?);
+        let _step = trace.step(Step::Sign);
         Ok(self.subordinates.certify(csr, grant, lifetime, now).await?)
     }
 }

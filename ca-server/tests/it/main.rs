@@ -18,5 +18,7 @@ mod operation;
 mod process;
 mod running;
 mod serving;
+#[cfg(feature = "otel")]
+mod telemetry;
 mod upstream;
 mod wire;
