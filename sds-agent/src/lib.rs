@@ -12,10 +12,13 @@
 //!      +--> admin      health, readiness, metrics  secrets/
 //!                                                     | asks through
 //!                                                     v
-//!                                                 ca_client/    the Istio certificate service
+//!                                                 ca_client/    the Istio certificate service, Vault, Google, a folder
 //!                                                     | proves who we are with
 //!                                                     v
 //!                                                 credential/   a token, a client certificate
+//!                                                     | both go through
+//!                                                     v
+//!                                                 transport/    TLS, HTTP/1.1, JSON
 //! ```
 //!
 //! What the crate is *not*: it never decides which identity a workload has (its flags say, and the

@@ -1,6 +1,7 @@
 //! What a token says about itself.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde_json::Value;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
@@ -9,56 +10,15 @@ use zeroize::Zeroizing;
 pub(super) fn expiry(token: &str) -> Option<OffsetDateTime> {
     let claims = token.split('.').nth(1)?;
     let claims = Zeroizing::new(URL_SAFE_NO_PAD.decode(claims.trim_end_matches('=')).ok()?);
-    let seconds = number_field(std::str::from_utf8(&claims).ok()?, "exp")?;
+    let claims: Value = serde_json::from_slice(&claims).ok()?;
+    let exp = claims.get("exp")?;
+    // A number, of which nobody says that it is whole.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "parts of a second do not count, and what no time is so far away is none"
+    )]
+    let seconds = exp.as_i64().or_else(|| Some(exp.as_f64()? as i64))?;
     OffsetDateTime::from_unix_timestamp(seconds).ok()
-}
-
-/// A whole number that stands under `name` in the outermost object. A JSON library for one number
-/// would be a tenth of the agent.
-fn number_field(json: &str, name: &str) -> Option<i64> {
-    let bytes = json.as_bytes();
-    let (mut at, mut depth) = (0, 0_usize);
-    while let Some(byte) = bytes.get(at) {
-        match byte {
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth = depth.checked_sub(1)?,
-            b'"' => {
-                let (text, after) = string(json, at)?;
-                at = after;
-                let rest = json[at..].trim_start();
-                if depth == 1
-                    && text == name
-                    && let Some(value) = rest.strip_prefix(':')
-                {
-                    return leading_number(value.trim_start());
-                }
-                continue;
-            }
-            _ => {}
-        }
-        at += 1;
-    }
-    None
-}
-
-/// The string that starts with the quote at `start`, as it is written, and where it is over.
-fn string(json: &str, start: usize) -> Option<(&str, usize)> {
-    let mut escaped = false;
-    for (offset, byte) in json.bytes().enumerate().skip(start + 1) {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = true,
-            b'"' => return Some((&json[start + 1..offset], offset + 1)),
-            _ => {}
-        }
-    }
-    None
-}
-
-/// `1700000000` of `1700000000.5}`.
-fn leading_number(text: &str) -> Option<i64> {
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '-');
-    text[..end.unwrap_or(text.len())].parse().ok()
 }
 
 #[cfg(test)]

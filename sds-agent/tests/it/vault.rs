@@ -1,5 +1,4 @@
-//! The agent with a CA that speaks the API of Vault and OpenBao, over real TLS. With a real OpenBao:
-//! `cargo xtask interop vault`.
+//! The agent with a CA that speaks the API of Vault and OpenBao, over real TLS. A real one has not been met yet.
 
 use std::{
     sync::{
@@ -92,8 +91,9 @@ impl Vault {
             (&json!("pem"), &json!("86400s"))
         );
         let (leaf, roots) = certify(&self.ca, body["csr"].as_str().unwrap(), self.lifetime);
-        let chain = [roots.to_pem()];
-        let data = json!({"certificate": leaf, "issuing_ca": roots.to_pem(), "ca_chain": chain});
+        // Without a line feed at the end, as Vault sends them.
+        let (leaf, root) = (leaf.trim(), roots.to_pem().trim());
+        let data = json!({"certificate": leaf, "issuing_ca": root, "ca_chain": [root]});
         (200, json!({ "data": data }))
     }
 }
