@@ -4,14 +4,17 @@ use ca_proto::{
     envoy::service::secret::v3::secret_discovery_service_server::SecretDiscoveryServiceServer,
     spiffe::workload::spiffe_workload_api_server::{SERVICE_NAME, SpiffeWorkloadApiServer},
 };
-use hyper::{server::conn::http2, service::service_fn};
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio_util::sync::CancellationToken;
 use tonic::codegen::Service as _;
 
 use crate::{
-    accept::accept_until, sds::SecretService, socket::GuardedListener,
-    unix_authority::AnyAuthority, workload_api::WorkloadApi,
+    accept::accept_until,
+    sds::{FirstMessage, SecretService},
+    socket::GuardedListener,
+    unix_authority::AnyAuthority,
+    workload_api::WorkloadApi,
 };
 
 /// Envoy's own limit of concurrent requests to one cluster.
@@ -32,11 +35,13 @@ pub(crate) async fn serve(
     http.max_concurrent_streams(MOST_STREAMS);
     accept_until(listener, stop, |connection| {
         let (sds, spiffe) = (sds.clone(), spiffe.clone());
-        let answer = service_fn(move |request: http::Request<_>| {
+        let answer = service_fn(move |request: http::Request<Incoming>| {
             if is_for(SERVICE_NAME, request.uri().path()) {
                 spiffe.clone().call(request)
             } else {
-                sds.clone().call(request)
+                let (head, body) = request.into_parts();
+                let body = FirstMessage::of(head.uri.path(), body);
+                sds.clone().call(http::Request::from_parts(head, body))
             }
         });
         http.serve_connection(TokioIo::new(AnyAuthority::new(connection)), answer)
