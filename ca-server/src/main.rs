@@ -6,6 +6,8 @@ use std::time::Duration;
 use ca_server::{App, Args, Config, Settings};
 use tokio::signal::unix::{SignalKind, signal};
 
+mod allocator;
+
 fn main() -> ExitCode {
     let (args, settings) = match Args::load(std::env::args_os()) {
         Ok(loaded) => loaded,
