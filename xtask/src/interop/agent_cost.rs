@@ -135,7 +135,7 @@ fn at_rest(
     let mut agent = Agent::start(lab, ca, Workload::Checkout, LIFETIME)?;
     agent.first_identity()?;
     let alone = Memory::of(&agent.process)?;
-    let _envoy = Bystander::start(lab, envoy, &agent.socket)?;
+    let _envoy = Bystander::start(lab, envoy, &agent.socket, 1)?;
     streams(&agent, 2)?;
     let before = Waits::of(&agent.process)?;
     wait::pause(REST)?;
@@ -147,6 +147,18 @@ fn at_rest(
         "wake-ups at rest",
         format_args!("{wakes} in {} s", REST.as_secs()),
     );
+
+    let crowd = Bystander::start(lab, envoy, &agent.socket, STREAMS)?;
+    streams(&agent, 2 + STREAMS + 1)?;
+    let crowded = Memory::of(&agent.process)?;
+    drop(crowd);
+    streams(&agent, 2)?;
+    let left = Memory::of(&agent.process)?;
+    fact(
+        "100 streams",
+        format_args!("{crowded}, of a second Envoy on one connection"),
+    );
+    fact("after it left", &left);
 
     let mut open = Vec::new();
     for _ in 0..STREAMS {
@@ -168,9 +180,10 @@ fn at_rest(
 
     for (what, is, limit) in [
         ("memory with one Envoy", rest.resident, allowed),
-        ("memory with 100 streams", busy.resident, 10 * MIB),
+        ("memory with 100 streams", crowded.resident, 10 * MIB),
+        ("memory with 100 connections", busy.resident, 10 * MIB),
         (
-            "memory after 100 streams",
+            "memory after 100 connections",
             after.resident,
             rest.resident + MIB,
         ),

