@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
+use ca_core::CertificateChain;
 use ca_proto::istio::v1::auth::istio_certificate_service_server::IstioCertificateServiceServer;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, Request, Response};
@@ -48,7 +49,7 @@ impl CallsOf {
         let chain = self.peer.client_chain.as_ref();
         // A token may be there because the certificate is not enough.
         let shown = chain
-            .map(|chain| chain.leaf())
+            .map(CertificateChain::leaf)
             .filter(|_| !headers.contains_key(AUTHORIZATION));
         late > Priority::patience(shown, now).min(limit)
     }

@@ -46,7 +46,7 @@ pub(crate) async fn keep_reported(
         // Ends the streams of those who watch: the server would wait for them.
         reporter.clear_service_status(service).await;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 async fn tell(reporter: &HealthReporter, status: ServingStatus) {
