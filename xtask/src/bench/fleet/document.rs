@@ -34,7 +34,7 @@ pub(super) fn write(text: &str) -> Result<()> {
 const METHOD: &str = "\
 Written by `cargo xtask bench fleet`, which takes some minutes: `ca-server` as it is released, with its log in a file, asked over gRPC
 and TLS 1.3 by `fleet`, a driver that runs against any CA with Istio's protocol (`cargo run --release -p benches --bin fleet
--- load --help`). All keys are P-256 and the key exchange is X25519. Server and clients are on one machine and talk over
+-- load --help`). All keys are P-256, and the key exchange is X25519 where nothing else is said. Server and clients are on one machine and talk over
 loopback, so there is no network in it. *One core* means: the server has the first core and the clients the second, by
 `taskset`.
 
