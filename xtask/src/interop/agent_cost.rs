@@ -104,10 +104,20 @@ fn starts(lab: &Lab, ca: &Ca<'_>, missed: &mut Vec<&'static str>) -> Result<()> 
         agent.announced()?;
         answers.push(answered.saturating_sub(ca_latency(&agent)?));
     }
+    let least = open.iter().copied().min().unwrap_or_default();
     let (open, answer) = (median(open), median(answers));
+    let nothing: Vec<_> = (0..STARTS).map(|_| run_nothing()).collect::<Result<_>>()?;
+    fact(
+        "a program, at least",
+        format_args!("{} for one that does nothing", Millis(median(nothing))),
+    );
     fact(
         "start to socket",
-        format_args!("{} (median of {STARTS})", Millis(open)),
+        format_args!(
+            "{} (median of {STARTS}), at best {}",
+            Millis(open),
+            Millis(least)
+        ),
     );
     fact(
         "start to answer",
@@ -123,6 +133,13 @@ fn starts(lab: &Lab, ca: &Ca<'_>, missed: &mut Vec<&'static str>) -> Result<()> 
         missed.push("start to answer");
     }
     Ok(())
+}
+
+/// How long this machine takes for the start and the end of a process.
+fn run_nothing() -> Result<Duration> {
+    let started = Instant::now();
+    workspace::run(&mut workspace::command("true"))?;
+    Ok(started.elapsed())
 }
 
 fn at_rest(
