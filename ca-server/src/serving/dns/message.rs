@@ -31,7 +31,7 @@ pub(super) fn read(message: &[u8]) -> Asked {
         return refused(Rcode::NOTIMP);
     }
     let is_whole = message.sole_question().is_ok() && message.iter().all(|record| record.is_ok());
-    if !is_whole {
+    if !is_whole || !is_name_plain(message.as_slice()) {
         return refused(Rcode::FORMERR);
     }
     // A transfer is many messages, and none of ours to give away.
@@ -39,6 +39,20 @@ pub(super) fn read(message: &[u8]) -> Asked {
         return refused(Rcode::REFUSED);
     }
     Asked::Question(Question(message))
+}
+
+/// Whether the question's name stands there as it is. There is no name before it that it could refer to: it would lead into
+/// the header, and be another name under another number.
+fn is_name_plain(message: &[u8]) -> bool {
+    let mut rest = message.get(HEADER..).unwrap_or_default();
+    while let Some((&length, behind)) = rest.split_first() {
+        match length {
+            0 => return true,
+            1..64 => rest = behind.get(usize::from(length)..).unwrap_or_default(),
+            _ => return false,
+        }
+    }
+    false
 }
 
 impl Question {
@@ -97,6 +111,8 @@ fn error(message: &Message<Vec<u8>>, rcode: Rcode) -> Bytes {
     answer.finish().freeze()
 }
 
+/// RFC 1035, 4.1.1.
+const HEADER: usize = 12;
 /// What passes networks without being cut to pieces; it is of no use over TCP, but must be said.
 const UDP_PAYLOAD: u16 = 1232;
 
@@ -174,6 +190,10 @@ mod tests {
         let cut = &good[..good.len() - 3];
         assert_eq!(refusal(cut).header().rcode(), Rcode::FORMERR);
         assert_eq!(refusal(&good[..12]).header().rcode(), Rcode::FORMERR);
+        // The name is whatever the number is: here the root.
+        let header = [0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        let leads_into_it = [&header[..], &[0xc0, 0, 0, 1, 0, 1]].concat();
+        assert_eq!(refusal(&leads_into_it).header().rcode(), Rcode::FORMERR);
         let transfer = question("example.", Rtype::AXFR, false).to_vec();
         assert_eq!(refusal(&transfer).header().rcode(), Rcode::REFUSED);
 
