@@ -198,7 +198,11 @@ fn at_rest(
     for (what, is, limit) in [
         ("memory with one Envoy", rest.resident, allowed),
         ("memory with 100 streams", crowded.resident, 10 * MIB),
-        ("memory after 100 streams", left.resident, rest.resident + MIB),
+        (
+            "memory after 100 streams",
+            left.resident,
+            rest.resident + MIB,
+        ),
     ] {
         if is > limit {
             missed.push(what);
