@@ -1,5 +1,7 @@
 //! What it means to be a certificate authority: one method.
 
+mod elements;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
@@ -11,6 +13,8 @@ use crate::csr::Csr;
 use crate::identity::SubjectName;
 use crate::key::KeyError;
 use crate::trust::TrustBundle;
+
+pub use elements::ElementsError;
 
 /// A boxed future, for traits that are chosen at start-up.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

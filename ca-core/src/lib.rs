@@ -47,7 +47,9 @@ pub mod testing;
 mod trust;
 mod ttl;
 
-pub use authority::{BoxFuture, CertificateAuthority, IssuedChain, SignError, SigningRequest};
+pub use authority::{
+    BoxFuture, CertificateAuthority, ElementsError, IssuedChain, SignError, SigningRequest,
+};
 pub use backoff::Backoff;
 pub use bundle::{
     BundleError, BundlePem, BundlePemError, BundleStore, CaLayout, IncompleteCa, KeyCertBundle,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ca_core::{
-    Backoff, BoxFuture, CertificateAuthority, CertificateChain, Csr, IssuedChain, SignError,
-    SigningRequest, TrustBundle, random_unit,
+    Backoff, BoxFuture, CertificateAuthority, Csr, IssuedChain, SignError, SigningRequest,
+    random_unit,
 };
 use ca_proto::istio::v1::auth::IstioCertificateRequest;
 use ca_proto::istio::v1::auth::istio_certificate_service_client::IstioCertificateServiceClient;
@@ -21,13 +21,11 @@ use crate::returned::{accept_any_name, accept_authority};
 use crate::screen::ScreenedRequest;
 
 mod address;
-mod answer;
 mod connection;
 mod credential;
 mod error;
 
 pub use address::{UpstreamAddress, UpstreamAddressError};
-pub use answer::AnswerError;
 use connection::Connections;
 pub use connection::{UpstreamConfig, UpstreamCredential};
 pub use credential::TokenError;
@@ -119,8 +117,14 @@ impl IstioUpstream {
         lifetime: Duration,
         now: OffsetDateTime,
     ) -> Result<IssuedChain, UpstreamError> {
-        let (chain, roots) = self.ask(csr, lifetime, Wish::Authority).await?;
-        let issued = accept_authority(csr.public_key(), Some(lifetime), &chain, &roots, now)?;
+        let answer = self.ask(csr, lifetime, Wish::Authority).await?;
+        let issued = accept_authority(
+            csr.public_key(),
+            Some(lifetime),
+            answer.chain(),
+            answer.roots(),
+            now,
+        )?;
         Ok(issued)
     }
 
@@ -136,8 +140,13 @@ impl IstioUpstream {
         now: OffsetDateTime,
     ) -> Result<IssuedChain, UpstreamError> {
         let wish = Wish::Workload { signer: None };
-        let (chain, roots) = self.ask(csr, lifetime, wish).await?;
-        Ok(accept_any_name(csr.public_key(), &chain, &roots, now)?)
+        let answer = self.ask(csr, lifetime, wish).await?;
+        Ok(accept_any_name(
+            csr.public_key(),
+            answer.chain(),
+            answer.roots(),
+            now,
+        )?)
     }
 
     /// One call: as many tries as Istio's agent makes, within the deadline.
@@ -146,14 +155,14 @@ impl IstioUpstream {
         csr: &Csr,
         lifetime: Duration,
         wish: Wish<'_>,
-    ) -> Result<(CertificateChain, TrustBundle), UpstreamError> {
+    ) -> Result<IssuedChain, UpstreamError> {
         let end = Instant::now() + self.deadline;
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
         let mut tries = 1;
         loop {
             let asked = tokio::time::timeout_at(end, self.try_once(csr, lifetime, wish, end));
             let error = match asked.await {
-                Ok(Ok(elements)) => return Ok(answer::read(&elements)?),
+                Ok(Ok(elements)) => return Ok(IssuedChain::from_elements(&elements)?),
                 Ok(Err(error)) => error,
                 Err(_) => {
                     // A peer that has gone silent would cost the next call its deadline too.
@@ -214,8 +223,8 @@ impl CertificateAuthority for IstioUpstream {
             let signer = screened.request().signer();
             let lifetime = screened.request().lifetime();
             let wish = Wish::Workload { signer };
-            let (chain, roots) = self.ask(screened.csr(), lifetime, wish).await?;
-            Ok(screened.accept(&chain, &roots, now)?)
+            let answer = self.ask(screened.csr(), lifetime, wish).await?;
+            Ok(screened.accept(answer.chain(), answer.roots(), now)?)
         })
     }
 }

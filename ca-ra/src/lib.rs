@@ -56,7 +56,7 @@ mod odd_certificates;
 
 #[cfg(feature = "istio")]
 pub use istio::{
-    AnswerError, IstioUpstream, TokenError, UpstreamAddress, UpstreamAddressError, UpstreamConfig,
+    IstioUpstream, TokenError, UpstreamAddress, UpstreamAddressError, UpstreamConfig,
     UpstreamCredential, UpstreamError,
 };
 pub use returned::{ReturnedError, accept_authority};

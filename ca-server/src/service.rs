@@ -7,8 +7,8 @@ use std::time::Instant;
 use ca_auth::{Authenticators, Authorizer, Caller, Evidence, Grant, RuleName};
 use ca_core::crypto::AWS_LC_RS;
 use ca_core::{
-    Certificate, CertificateAuthority, CertificateChain, Csr, IssuedChain, SigningRequest,
-    SubjectName, TtlPolicy,
+    CertificateAuthority, CertificateChain, Csr, IssuedChain, SigningRequest, SubjectName,
+    TtlPolicy,
 };
 use ca_proto::istio::v1::auth::istio_certificate_service_server::IstioCertificateService;
 use ca_proto::istio::v1::auth::{IstioCertificateRequest, IstioCertificateResponse};
@@ -214,7 +214,7 @@ impl IstioCertificateService for Service {
     ) -> Result<Response<IstioCertificateResponse>, Status> {
         let issued = self.answer(Method::CREATE_CERTIFICATE, request).await?;
         Ok(Response::new(IstioCertificateResponse {
-            cert_chain: cert_chain(&issued),
+            cert_chain: issued.to_elements(),
         }))
     }
 }
@@ -248,13 +248,4 @@ impl Service {
         trace.end(&result);
         result
     }
-}
-
-/// One element for each certificate, leaf first; then all roots in one element, which clients take from the end.
-fn cert_chain(issued: &IssuedChain) -> Vec<String> {
-    let certificates = issued.chain().iter().map(Certificate::to_pem);
-    certificates
-        .chain([issued.roots().to_pem()])
-        .map(str::to_owned)
-        .collect()
 }

@@ -1,31 +1,32 @@
 //! Asking a certificate authority: the seam, and what every implementation shares.
 
+#[cfg(feature = "rest")]
 mod answer;
 mod connection;
 mod file_drop;
+#[cfg(feature = "google")]
 mod google;
 mod istio;
 mod patience;
+#[cfg(feature = "vault")]
 mod vault;
 
 use std::{fmt, time::Duration};
 
-use ca_core::{
-    BoxFuture, CertificateError, IssuedChain, KeyError, KeyKind, PrivateKey, PublicKey, TrustError,
-};
+use ca_core::{BoxFuture, ElementsError, IssuedChain, KeyError, KeyKind, PrivateKey, PublicKey};
 use tonic::Code;
 
+#[cfg(feature = "rest")]
 pub(crate) use answer::AnswerFault;
 pub(crate) use file_drop::DropCaClient;
 pub(crate) use file_drop::DropError;
+#[cfg(feature = "google")]
 pub(crate) use google::GoogleCaClient;
 pub(crate) use istio::IstioCaClient;
+#[cfg(feature = "vault")]
 pub(crate) use vault::VaultCaClient;
 
-use crate::{
-    credential::{AccessTokenError, TokenError},
-    transport::{self, TransportError},
-};
+use crate::{credential::TokenError, transport::TransportError};
 
 /// A certificate authority as an agent sees it.
 ///
@@ -65,7 +66,8 @@ pub enum CaError {
     NoCredential,
     /// Nobody gives us what we should show.
     #[error(transparent)]
-    AccessToken(#[from] AccessTokenError),
+    #[cfg(feature = "google")]
+    AccessToken(#[from] crate::credential::AccessTokenError),
     /// There was no answer.
     #[error(transparent)]
     Transport(#[from] TransportError),
@@ -91,6 +93,7 @@ pub enum CaError {
         message: String,
     },
     /// The CA said no over HTTP.
+    #[cfg(feature = "rest")]
     #[error("the CA at {address} refused: HTTP {status}: {message}")]
     RefusedHttp {
         /// Who was asked.
@@ -101,6 +104,7 @@ pub enum CaError {
         message: String,
     },
     /// An answer that is not what was asked for.
+    #[cfg(feature = "rest")]
     #[error("the CA at {address} answered something else: {fault}")]
     Answer {
         /// Who was asked.
@@ -109,26 +113,9 @@ pub enum CaError {
         #[source]
         fault: AnswerFault,
     },
-    /// An answer without roots.
-    #[error(
-        "the CA's answer has {0} elements, and at least two are needed: the certificate and the roots"
-    )]
-    TooFewElements(usize),
-    /// An answer that does not parse.
-    #[error("element {index} of the CA's answer is not a certificate")]
-    Element {
-        /// Which one, from 0.
-        index: usize,
-        /// Why not.
-        #[source]
-        source: CertificateError,
-    },
-    /// More than one certificate where one belongs.
-    #[error("element {0} of the CA's answer holds more than one certificate")]
-    ElementTooLong(usize),
-    /// An answer without usable roots.
-    #[error("the last element of the CA's answer does not hold roots")]
-    AnswerRoots(#[source] TrustError),
+    /// An answer that does not read.
+    #[error("the CA: {0}")]
+    Elements(#[from] ElementsError),
 }
 
 impl CaError {
@@ -137,8 +124,10 @@ impl CaError {
     fn is_passing(&self) -> bool {
         match self {
             Self::Transport(error) => error.is_passing(),
+            #[cfg(feature = "google")]
             Self::AccessToken(error) => error.is_passing(),
-            Self::RefusedHttp { status, .. } => transport::is_passing(*status),
+            #[cfg(feature = "rest")]
+            Self::RefusedHttp { status, .. } => crate::transport::is_passing(*status),
             Self::Refused { code, .. } => matches!(
                 code,
                 Code::Cancelled

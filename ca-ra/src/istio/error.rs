@@ -4,12 +4,11 @@ use std::error::Error as _;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use ca_core::SignError;
 use ca_core::files::FollowError;
+use ca_core::{ElementsError, SignError};
 use tonic::{Code, Status};
 
 use super::address::UpstreamAddress;
-use super::answer::AnswerError;
 use super::credential::TokenError;
 use crate::returned::ReturnedError;
 
@@ -63,7 +62,7 @@ pub enum UpstreamError {
     },
     /// An answer that cannot be read.
     #[error("the upstream CA: {0}")]
-    Answer(#[from] AnswerError),
+    Answer(#[from] ElementsError),
     /// An answer to another question.
     #[error("the upstream CA: {0}")]
     Returned(#[from] ReturnedError),

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use ca_core::{BoxFuture, Certificate, CertificateChain, IssuedChain, TrustBundle};
+use ca_core::{BoxFuture, IssuedChain};
 use ca_proto::istio::v1::auth::{
     IstioCertificateRequest, istio_certificate_service_client::IstioCertificateServiceClient,
 };
@@ -153,7 +153,7 @@ impl CaClient for IstioCaClient {
             let ask = || self.ask(&csr_pem, lifetime);
             let answer = with_quick_repetitions(&self.metrics, ask);
             let elements = in_time(&self.config.server.address, answer).await?;
-            parse_answer(&elements)
+            Ok(IssuedChain::from_elements(&elements)?)
         })
     }
 
@@ -165,36 +165,6 @@ impl CaClient for IstioCaClient {
         }
         files.extend(config.server.roots.file().cloned());
         Box::pin(Stamps::of(files).changed())
-    }
-}
-
-/// The leaf, then one intermediate per element, and last the whole root bundle.
-fn parse_answer(elements: &[String]) -> Result<IssuedChain, CaError> {
-    let [leaf, between @ .., roots] = elements else {
-        return Err(CaError::TooFewElements(elements.len()));
-    };
-    let leaf = one_certificate(0, leaf)?;
-    let roots = TrustBundle::from_pem(roots.as_bytes()).map_err(CaError::AnswerRoots)?;
-    let mut intermediates = Vec::with_capacity(between.len());
-    for (index, element) in (1..).zip(between) {
-        let certificate = one_certificate(index, element)?;
-        // Some CAs repeat their root here. A peer must have it already, so it is not served.
-        if !(certificate.is_self_issued() && roots.contains(&certificate)) {
-            intermediates.push(certificate);
-        }
-    }
-    Ok(IssuedChain::new(
-        CertificateChain::new(leaf, intermediates),
-        roots,
-    ))
-}
-
-fn one_certificate(index: usize, element: &str) -> Result<Certificate, CaError> {
-    let mut certificates = Certificate::all_from_pem(element.as_bytes())
-        .map_err(|source| CaError::Element { index, source })?;
-    match certificates.pop() {
-        Some(certificate) if certificates.is_empty() => Ok(certificate),
-        _ => Err(CaError::ElementTooLong(index)),
     }
 }
 
@@ -225,47 +195,6 @@ mod tests {
 
     use super::*;
     use crate::{config::CaRoots, transport::Server};
-
-    #[test]
-    fn an_answer_is_leaf_intermediates_and_roots() {
-        let ca = TestCa::new("cluster.local");
-        let (_, chain) = ca.workload("shop", "cart");
-        let (leaf, root) = (
-            chain.leaf().to_pem().to_owned(),
-            ca.roots().to_pem().to_owned(),
-        );
-        let between = TestCa::new("cluster.local").roots().to_pem().to_owned();
-
-        let issued = parse_answer(&[leaf.clone(), root.clone()]).unwrap();
-        assert_eq!(issued.chain().leaf(), chain.leaf());
-        assert!(issued.chain().intermediates().is_empty());
-        assert_eq!(issued.roots(), &ca.roots());
-
-        let both = format!("{root}{between}");
-        let issued = parse_answer(&[leaf.clone(), between.clone(), root.clone()]).unwrap();
-        assert_eq!(issued.chain().intermediates().len(), 1);
-        let issued = parse_answer(&[leaf.clone(), root.clone(), both.clone()]).unwrap();
-        assert!(
-            issued.chain().intermediates().is_empty(),
-            "a root is not served"
-        );
-        assert_eq!(issued.roots().certificates().len(), 2);
-
-        let wrong = |elements: &[&str]| {
-            let elements: Vec<_> = elements.iter().map(ToString::to_string).collect();
-            parse_answer(&elements).unwrap_err().to_string()
-        };
-        assert!(wrong(&[]).contains("0 elements"));
-        assert!(wrong(&[&leaf]).contains("1 elements"));
-        assert!(wrong(&["", &root]).contains("element 0"));
-        assert!(wrong(&[&both, &root]).contains("more than one"));
-        assert!(wrong(&[&leaf, "junk", &root]).contains("element 1"));
-        assert!(wrong(&[&leaf, ""]).contains("last element"));
-        assert!(
-            wrong(&[&leaf, &leaf]).contains("last element"),
-            "a leaf is no root"
-        );
-    }
 
     /// Time stands still while anybody has work to do, and jumps when everybody waits.
     #[tokio::test(start_paused = true)]
