@@ -1,14 +1,11 @@
 //! Asking a certificate authority: the seam, and what every implementation shares.
 
-#[cfg(feature = "rest")]
 mod answer;
 mod connection;
 mod file_drop;
-#[cfg(feature = "google")]
 mod google;
 mod istio;
 mod patience;
-#[cfg(feature = "vault")]
 mod vault;
 
 use std::{fmt, time::Duration};
@@ -16,17 +13,17 @@ use std::{fmt, time::Duration};
 use ca_core::{BoxFuture, ElementsError, IssuedChain, KeyError, KeyKind, PrivateKey, PublicKey};
 use tonic::Code;
 
-#[cfg(feature = "rest")]
 pub(crate) use answer::AnswerFault;
 pub(crate) use file_drop::DropCaClient;
 pub(crate) use file_drop::DropError;
-#[cfg(feature = "google")]
 pub(crate) use google::GoogleCaClient;
 pub(crate) use istio::IstioCaClient;
-#[cfg(feature = "vault")]
 pub(crate) use vault::VaultCaClient;
 
-use crate::{credential::TokenError, transport::TransportError};
+use crate::{
+    credential::{AccessTokenError, TokenError},
+    transport::{self, TransportError},
+};
 
 /// A certificate authority as an agent sees it.
 ///
@@ -66,8 +63,7 @@ pub enum CaError {
     NoCredential,
     /// Nobody gives us what we should show.
     #[error(transparent)]
-    #[cfg(feature = "google")]
-    AccessToken(#[from] crate::credential::AccessTokenError),
+    AccessToken(#[from] AccessTokenError),
     /// There was no answer.
     #[error(transparent)]
     Transport(#[from] TransportError),
@@ -93,7 +89,6 @@ pub enum CaError {
         message: String,
     },
     /// The CA said no over HTTP.
-    #[cfg(feature = "rest")]
     #[error("the CA at {address} refused: HTTP {status}: {message}")]
     RefusedHttp {
         /// Who was asked.
@@ -104,7 +99,6 @@ pub enum CaError {
         message: String,
     },
     /// An answer that is not what was asked for.
-    #[cfg(feature = "rest")]
     #[error("the CA at {address} answered something else: {fault}")]
     Answer {
         /// Who was asked.
@@ -124,10 +118,8 @@ impl CaError {
     fn is_passing(&self) -> bool {
         match self {
             Self::Transport(error) => error.is_passing(),
-            #[cfg(feature = "google")]
             Self::AccessToken(error) => error.is_passing(),
-            #[cfg(feature = "rest")]
-            Self::RefusedHttp { status, .. } => crate::transport::is_passing(*status),
+            Self::RefusedHttp { status, .. } => transport::is_passing(*status),
             Self::Refused { code, .. } => matches!(
                 code,
                 Code::Cancelled
