@@ -27,8 +27,8 @@ impl IssuedChain {
         let [leaf, between @ .., roots] = elements else {
             return Err(ElementsError::TooFew(elements.len()));
         };
-        let roots = TrustBundle::from_pem(roots.as_bytes()).map_err(ElementsError::Roots)?;
         let leaf = one_certificate(0, leaf)?;
+        let roots = TrustBundle::from_pem(roots.as_bytes()).map_err(ElementsError::Roots)?;
         let mut intermediates = Vec::with_capacity(between.len());
         for (index, element) in (1..).zip(between) {
             let certificate = one_certificate(index, element)?;
