@@ -110,7 +110,7 @@ fn value(attributes: &[KeyValue], key: &str) -> String {
     let shown = |value: &Option<Value>| match value {
         Some(Value::StringValue(text)) => text.clone(),
         Some(Value::IntValue(number)) => number.to_string(),
-        other => panic!("{other:?}"),
+        other => format!("neither text nor a number: {other:?}"),
     };
     match found.and_then(|found| found.value.clone()?.value) {
         None => String::new(),
