@@ -47,14 +47,15 @@ pub use error::UpstreamError;
 /// use ca_core::{CertificateAuthority, Csr, SigningRequest};
 /// use ca_ra::{IstioUpstream, UpstreamConfig, UpstreamCredential};
 ///
-/// # async fn example(csr_pem: String, now: time::OffsetDateTime) -> Result<(), Box<dyn std::error::Error>> {
+/// # async fn example(
+/// #     csr_pem: String, now: time::OffsetDateTime, provider: rustls::crypto::CryptoProvider,
+/// # ) -> Result<(), Box<dyn std::error::Error>> {
 /// let config = UpstreamConfig {
 ///     address: "istiod.istio-system.svc:15012".parse()?,
 ///     roots: "/var/run/secrets/istio/root-cert.pem".into(),
 ///     credential: UpstreamCredential::Token("/var/run/secrets/tokens/istio-token".into()),
 /// };
-/// # let provider = || -> rustls::crypto::CryptoProvider { unimplemented!() };
-/// let upstream = IstioUpstream::new(config, Arc::new(provider()))?;
+/// let upstream = IstioUpstream::new(config, Arc::new(provider))?;
 ///
 /// let csr = Csr::from_pem(csr_pem.as_bytes())?;
 /// let name: ca_core::SpiffeId = "spiffe://cluster.local/ns/shop/sa/cart".parse()?;
