@@ -36,6 +36,7 @@ use crate::cli::token;
 use crate::config::{Config, Tokens};
 use crate::control;
 use crate::grpc::{self, GrpcConfig};
+use crate::kubernetes::{Cluster, ClusterError};
 use crate::metrics::{Metrics, Verdicts};
 use crate::observed::Observed;
 use crate::roots_file;
@@ -117,6 +118,11 @@ impl App {
         let webhook = config.serving.webhook.map(reserve).transpose()?;
         let dns = config.serving.dns.map(|dns| reserve(dns.listen));
         let dns = dns.transpose()?;
+
+        let cluster = match config.kubernetes {
+            Some(kubernetes) => Some(Cluster::new(kubernetes).await?),
+            None => None,
+        };
 
         let mut authentication = config.authentication;
         let policy_path = authentication.policy.take();
@@ -417,6 +423,9 @@ pub enum AppError {
         /// The system's reason.
         cause: io::Error,
     },
+    /// There is no way to the cluster.
+    #[error("Kubernetes: {0}")]
+    Cluster(#[from] ClusterError),
     /// The data folder cannot be used.
     #[error("data folder: {0}")]
     Store(#[from] StoreError),

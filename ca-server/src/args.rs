@@ -16,6 +16,7 @@ mod authority;
 mod explain;
 mod file;
 mod grpc;
+mod kubernetes;
 mod layers;
 mod serving;
 mod telemetry;
@@ -25,6 +26,7 @@ pub(crate) use authority::AuthorityArgs;
 pub use explain::ExplainArgs;
 pub(crate) use explain::{Header, TokenPlace};
 pub(crate) use grpc::GrpcArgs;
+pub(crate) use kubernetes::KubernetesArgs;
 pub use layers::{ConfigurationError, Settings};
 pub(crate) use serving::ServingArgs;
 pub(crate) use telemetry::TelemetryArgs;
@@ -156,6 +158,9 @@ pub struct Args {
     // Last, because their headings would stand over everything behind it.
     #[command(flatten)]
     pub(crate) grpc: GrpcArgs,
+
+    #[command(flatten)]
+    pub(crate) kubernetes: KubernetesArgs,
 
     #[command(flatten)]
     pub(crate) authority: AuthorityArgs,

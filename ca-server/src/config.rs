@@ -16,12 +16,14 @@ use crate::telemetry::{self, TelemetryError};
 
 mod authentication;
 mod authority;
+mod kubernetes;
 mod serving;
 
 pub use authentication::AuthenticationError;
 pub(crate) use authentication::{Authentication, Issuer, Keys, Tokens};
 pub use authority::UpstreamFlagsError;
 pub(crate) use authority::{UpstreamCa, UpstreamSource};
+pub(crate) use kubernetes::Kubernetes;
 use serving::Serving;
 pub use serving::ServingConfigError;
 
@@ -34,6 +36,8 @@ pub struct Config {
     pub(crate) trust_domain: TrustDomain,
     pub(crate) serving: Serving,
     pub(crate) ttl: TtlPolicy,
+    /// `None`: there is no cluster.
+    pub(crate) kubernetes: Option<Kubernetes>,
     pub(crate) root_ca_dir: PathBuf,
     pub(crate) root_lifetime: Duration,
     /// `None`: this CA has a root of its own, or is plugged in.
@@ -68,6 +72,7 @@ impl TryFrom<Args> for Config {
         }
         Ok(Self {
             data_dir: args.data_dir,
+            kubernetes: Kubernetes::new(args.kubernetes, args.serving.namespace.as_deref()),
             serving: Serving::new(args.serving, args.listen, Path::new("."))?,
             listen: args.listen,
             admin_listen: args.admin_listen,

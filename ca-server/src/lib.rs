@@ -22,6 +22,7 @@ mod control;
 mod evidence;
 mod grpc;
 mod health;
+mod kubernetes;
 mod logging;
 mod metrics;
 mod node_agent;
@@ -50,6 +51,7 @@ pub use cli::token::TokenKeyError;
 pub use config::{
     AuthenticationError, Config, ConfigError, ServingConfigError, UpstreamFlagsError,
 };
+pub use kubernetes::ClusterError;
 pub use logging::start_logging;
 pub use service::Service;
 pub use serving::{ServingError, TlsError, TlsPolicyError};
