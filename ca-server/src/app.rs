@@ -37,6 +37,7 @@ use crate::config::{Config, Tokens};
 use crate::control;
 use crate::grpc::{self, GrpcConfig};
 use crate::kubernetes::{Cluster, ClusterError};
+use crate::mesh_roots::MeshRoots;
 use crate::metrics::{Metrics, Verdicts};
 use crate::observed::Observed;
 use crate::roots_file;
@@ -340,7 +341,7 @@ impl App {
         }
         background.spawn(named(
             "roots file",
-            roots_file::keep_current(self.root_file, self.bundles.clone()),
+            roots_file::keep_current(self.root_file, MeshRoots::Own(self.bundles.clone())),
         ));
         match self.kind {
             CaKind::SelfSigned(rotator, _) => {

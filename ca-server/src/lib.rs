@@ -24,6 +24,7 @@ mod grpc;
 mod health;
 mod kubernetes;
 mod logging;
+mod mesh_roots;
 mod metrics;
 mod node_agent;
 mod observed;

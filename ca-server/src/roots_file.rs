@@ -3,8 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use ca_core::{BundleStore, TrustBundle};
+use ca_core::TrustBundle;
 
+use crate::mesh_roots::MeshRoots;
 use crate::private_file::{self, Readers};
 
 pub(crate) fn write(path: &Path, roots: &TrustBundle) -> io::Result<()> {
@@ -12,11 +13,11 @@ pub(crate) fn write(path: &Path, roots: &TrustBundle) -> io::Result<()> {
 }
 
 /// Writes the file anew whenever the roots change.
-pub(crate) async fn keep_current(path: PathBuf, bundles: BundleStore) {
-    let mut changes = bundles.subscribe();
+pub(crate) async fn keep_current(path: PathBuf, mesh: MeshRoots) {
+    let mut changes = mesh.subscribe();
     let mut written = None;
     loop {
-        let roots = bundles.current().roots().clone();
+        let roots = mesh.current();
         if written.as_ref() != Some(&roots) {
             match write(&path, &roots) {
                 Ok(()) => written = Some(roots),
