@@ -13,6 +13,18 @@ use crate::rotation::{Rotation, Successor};
 use crate::trust::TrustBundle;
 
 impl AuthorityState {
+    /// Every name that a text of any state can have: what is not among those of a state is to be removed with the one before.
+    pub const FILE_NAMES: [&'static str; 8] = [
+        KEY,
+        CERTIFICATE,
+        CHAIN,
+        ROOTS,
+        ROTATION,
+        NEXT_KEY,
+        NEXT_ROOT,
+        RETIRING,
+    ];
+
     /// Each text with its name. **Keys are among them.**
     pub fn to_files(&self) -> Vec<(&'static str, Zeroizing<String>)> {
         let text = |text: &str| Zeroizing::new(text.to_owned());
