@@ -132,6 +132,9 @@ pub enum SignError {
     /// Somebody who was asked to sign did not answer, or not in time. Try again later.
     #[error("{0}")]
     Unavailable(String),
+    /// Somebody who was asked to sign will not: an operator must act, here or there.
+    #[error("{0}")]
+    Declined(String),
     /// Somebody who was asked to sign sent what was not asked for.
     #[error("{0}")]
     BadAnswer(String),

@@ -59,5 +59,5 @@ pub use istio::{
     IstioUpstream, TokenError, UpstreamAddress, UpstreamAddressError, UpstreamConfig,
     UpstreamCredential, UpstreamError,
 };
-pub use returned::{ReturnedError, accept_authority};
+pub use returned::{ReturnedError, accept_authority, accept_server};
 pub use screen::{ScreenError, ScreenedRequest};

@@ -46,6 +46,41 @@ impl ScreenedRequest {
     }
 }
 
+/// Checks the certificate that a signer made of `key` for a server of our own, as of `now`.
+///
+/// It must have exactly `names`, in any order, no rights of a CA, a life that has begun and ends no later than `lifetime`
+/// from now, and lead to one of `roots` as the certificate of a server.
+///
+/// # Errors
+/// [`ReturnedError`] names the first difference.
+pub fn accept_server(
+    key: &PublicKey,
+    names: &[SubjectName],
+    lifetime: std::time::Duration,
+    chain: &CertificateChain,
+    roots: &TrustBundle,
+    now: OffsetDateTime,
+) -> Result<IssuedChain, ReturnedError> {
+    let leaf = chain.leaf();
+    check_key(leaf, key)?;
+    let (mut found, mut asked) = (leaf.names().to_vec(), names.to_vec());
+    found.sort();
+    asked.sort();
+    if found != asked || leaf.other_names() > 0 {
+        return Err(ReturnedError::NotOurNames {
+            found: leaf.names().to_vec(),
+            others: leaf.other_names(),
+        });
+    }
+    if leaf.is_ca() {
+        return Err(ReturnedError::IsCa);
+    }
+    check_dates(leaf, Some(lifetime), now)?;
+    let chain = in_order(chain)?;
+    chain.verify_server(roots, now)?;
+    Ok(IssuedChain::new(chain, roots.clone()))
+}
+
 /// Checks the certificate that a signer made of `key` as a CA below its own, as of `now`.
 ///
 /// It must be of that key and of a CA whose life has begun, and that ends no later than `lifetime` from now, where that
@@ -150,6 +185,16 @@ pub enum ReturnedError {
         others: usize,
         /// What was asked for.
         asked: SpiffeId,
+    },
+    /// For other names than those of our server, or for more or fewer.
+    #[error(
+        "the certificate names {found:?} and {others} others, which are not those of this server"
+    )]
+    NotOurNames {
+        /// Its names of the kinds we know.
+        found: Vec<SubjectName>,
+        /// How many more it has.
+        others: usize,
     },
     /// Its holder could sign certificates.
     #[error("the certificate is one of a CA")]

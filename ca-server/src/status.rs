@@ -84,6 +84,10 @@ impl IssueError {
                 Code::Unavailable,
                 "CSR signing error (the signer is not available)".to_owned(),
             ),
+            Self::Sign(SignError::Declined(_)) => (
+                Code::Internal,
+                "CSR signing error (the signer has declined)".to_owned(),
+            ),
             Self::Sign(SignError::BadAnswer(_)) => (
                 Code::Internal,
                 "CSR signing error (the signer sent what was not asked for)".to_owned(),
@@ -167,6 +171,11 @@ mod tests {
                 SignError::Unavailable("upstream 10.0.0.1 said: secret".into()).into(),
                 Code::Unavailable,
                 "CSR signing error (the signer is not available)",
+            ),
+            (
+                SignError::Declined("certificate request istio-csr-x was denied: no".into()).into(),
+                Code::Internal,
+                "CSR signing error (the signer has declined)",
             ),
             (
                 SignError::BadAnswer("a leaf for somebody else".into()).into(),

@@ -64,6 +64,28 @@ impl CertificateChain {
     /// # Errors
     /// [`ChainError`] tells which certificate and why.
     pub fn verify(&self, roots: &TrustBundle, now: OffsetDateTime) -> Result<(), ChainError> {
+        let both = [KeyUsage::server_auth(), KeyUsage::client_auth()];
+        self.verify_for(&both, roots, now)
+    }
+
+    /// As [`verify`](Self::verify), for a certificate that only the server's end of a connection shows.
+    ///
+    /// # Errors
+    /// [`ChainError`] tells which certificate and why.
+    pub fn verify_server(
+        &self,
+        roots: &TrustBundle,
+        now: OffsetDateTime,
+    ) -> Result<(), ChainError> {
+        self.verify_for(&[KeyUsage::server_auth()], roots, now)
+    }
+
+    fn verify_for(
+        &self,
+        usages: &[KeyUsage],
+        roots: &TrustBundle,
+        now: OffsetDateTime,
+    ) -> Result<(), ChainError> {
         let refused = |cause: webpki::Error| ChainError::Path(cause.to_string());
         let leaf = CertificateDer::from(self.leaf.der());
         let leaf = EndEntityCert::try_from(&leaf).map_err(refused)?;
@@ -93,13 +115,13 @@ impl CertificateChain {
             .map_err(refused)?;
         let seconds = u64::try_from(now.unix_timestamp()).unwrap_or(0);
         let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
-        for usage in [KeyUsage::server_auth(), KeyUsage::client_auth()] {
+        for usage in usages {
             leaf.verify_for_usage(
                 RING.verifiers,
                 &anchors,
                 &intermediates,
                 now,
-                usage,
+                *usage,
                 None,
                 None,
             )

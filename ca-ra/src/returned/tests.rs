@@ -268,3 +268,46 @@ fn an_answer_that_is_not_released_is_a_bad_answer() {
     assert!(!error.is_retryable());
     assert!(matches!(error, SignError::BadAnswer(_)));
 }
+
+#[test]
+fn a_certificate_of_our_server_has_our_names_and_serves() {
+    let lab = Lab::new();
+    let host = |name: &str| SanType::DnsName(name.try_into().unwrap());
+    let names: [SubjectName; 2] = ["b.example", "a.example"].map(|name| name.parse().unwrap());
+    let good = || {
+        let mut params = leaf_of_cart();
+        params.subject_alt_names = vec![host("a.example"), host("b.example")];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params
+    };
+    let hour = std::time::Duration::from_secs(3600);
+    let verdict = |params: &CertificateParams| {
+        let leaf = lab.root.sign(params, &lab.key);
+        let key = leaf.public_key().clone();
+        let chain = CertificateChain::new(leaf, []);
+        accept_server(&key, &names, hour, &chain, &lab.roots(), now()).map(drop)
+    };
+    assert_eq!(verdict(&good()), Ok(()));
+
+    let mut more = good();
+    more.subject_alt_names.push(uri(CART));
+    let mut fewer = good();
+    fewer.subject_alt_names.pop();
+    for other in [more, fewer] {
+        let error = verdict(&other).unwrap_err();
+        assert!(
+            matches!(error, ReturnedError::NotOurNames { .. }),
+            "{error}"
+        );
+    }
+    let mut client = good();
+    client.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    assert!(matches!(verdict(&client), Err(ReturnedError::Chain(_))));
+    let mut ca = good();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    ca.key_usages.clear();
+    assert_eq!(verdict(&ca), Err(ReturnedError::IsCa));
+    let mut long = good();
+    long.not_after = now() + Duration::hours(2);
+    assert!(matches!(verdict(&long), Err(ReturnedError::TooLong { .. })));
+}
