@@ -60,38 +60,43 @@ impl Service {
             Ok(place) => place,
             Err(error) => return Outcome::refused(error),
         };
-        if wish.authority {
-            return self.issue_authority(evidence, wish, now, trace).await;
-        }
-        match self.decide(evidence, &wish, now, trace).await {
-            Ok(grant) => {
-                let (caller, rules) = (grant.caller().clone(), grant.rules().into());
-                let shown = evidence.client_chain().map(CertificateChain::leaf);
-                let priority = Priority::of(&caller, shown, now);
-                Outcome {
-                    caller: Some(caller),
-                    rules,
-                    result: self.certify(grant, wish, priority, now, trace).await,
-                }
-            }
-            Err(error) => Outcome::refused(error),
-        }
-    }
-
-    async fn decide(
-        &self,
-        evidence: &Evidence,
-        wish: &Wish,
-        now: OffsetDateTime,
-        trace: &Trace,
-    ) -> Result<Grant, IssueError> {
         let step = trace.step(Step::Authenticate);
-        let caller = self.authenticators.authenticate(evidence, now).await?;
+        let caller = match self.authenticators.authenticate(evidence, now).await {
+            Ok(caller) => caller,
+            Err(error) => return Outcome::refused(error),
+        };
         trace.caller(&caller);
-        let _step = step.then(Step::Authorize);
-        Ok(self
-            .authorizer
-            .authorize(caller, wish.on_behalf_of.as_deref())?)
+        let shown = evidence.client_chain().map(CertificateChain::leaf);
+        let priority = Priority::of(&caller, shown, now);
+        let step = step.then(Step::Authorize);
+        let (asked, on_behalf_of) = (caller.clone(), wish.on_behalf_of.as_deref());
+        let (rules, result) = if wish.authority {
+            let grant = self.authorizer.authorize_authority(asked, on_behalf_of);
+            step.end();
+            match grant {
+                Ok(grant) => (
+                    grant.rules().into(),
+                    self.certify_authority(&grant, wish, priority, now, trace)
+                        .await,
+                ),
+                Err(error) => (Box::default(), Err(error.into())),
+            }
+        } else {
+            let grant = self.authorizer.authorize(asked, on_behalf_of);
+            step.end();
+            match grant {
+                Ok(grant) => (
+                    grant.rules().into(),
+                    self.certify(grant, wish, priority, now, trace).await,
+                ),
+                Err(error) => (Box::default(), Err(error.into())),
+            }
+        };
+        Outcome {
+            caller: Some(caller),
+            rules,
+            result,
+        }
     }
 
     async fn certify(

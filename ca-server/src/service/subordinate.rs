@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use ca_auth::{AuthorityGrant, Evidence};
+use ca_auth::AuthorityGrant;
 use ca_core::crypto::AWS_LC_RS;
-use ca_core::{CertificateChain, Csr, IssuedChain};
+use ca_core::{Csr, IssuedChain};
 use time::OffsetDateTime;
 
-use super::{Outcome, Service};
+use super::Service;
 use crate::admission::Priority;
 use crate::evidence::Wish;
 use crate::status::IssueError;
@@ -15,45 +15,7 @@ use crate::telemetry::{Step, Trace};
 
 impl Service {
     /// Only an explicit wish leads here; what a CSR says of itself counts for nothing.
-    pub(super) async fn issue_authority(
-        &self,
-        evidence: &Evidence,
-        wish: Wish,
-        now: OffsetDateTime,
-        trace: &Trace,
-    ) -> Outcome {
-        let step = trace.step(Step::Authenticate);
-        let authenticated = self.authenticators.authenticate(evidence, now).await;
-        let step = step.then(Step::Authorize);
-        let caller = authenticated.as_ref().ok().cloned();
-        let grant = authenticated.map_err(IssueError::from).and_then(|caller| {
-            trace.caller(&caller);
-            let on_behalf_of = wish.on_behalf_of.as_deref();
-            Ok(self.authorizer.authorize_authority(caller, on_behalf_of)?)
-        });
-        step.end();
-        match grant {
-            Ok(grant) => {
-                let shown = evidence.client_chain().map(CertificateChain::leaf);
-                let priority = Priority::of(grant.caller(), shown, now);
-                let rules = grant.rules().into();
-                Outcome {
-                    caller,
-                    rules,
-                    result: self
-                        .certify_authority(&grant, wish, priority, now, trace)
-                        .await,
-                }
-            }
-            Err(error) => Outcome {
-                caller,
-                rules: Box::default(),
-                result: Err(error),
-            },
-        }
-    }
-
-    async fn certify_authority(
+    pub(super) async fn certify_authority(
         &self,
         grant: &AuthorityGrant,
         wish: Wish,

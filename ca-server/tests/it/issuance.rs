@@ -199,25 +199,19 @@ async fn a_certificate_renews_its_own_names_and_no_others() {
     let renewed = client.ask(&csr, 3600).await.unwrap();
     assert_eq!(names(renewed.chain.leaf()), [CART]);
 
-    let impersonate = |name: &str| IstioCertificateRequest {
-        csr: csr.clone(),
-        validity_duration: 60,
-        metadata: Some(prost_types::Struct {
-            fields: [(
-                "ImpersonatedIdentity".to_owned(),
-                prost_types::Value {
-                    kind: Some(prost_types::value::Kind::StringValue(name.into())),
-                },
-            )]
-            .into(),
-        }),
-    };
     assert_eq!(
-        names(client.send(impersonate(CART)).await.unwrap().chain.leaf()),
+        names(
+            client
+                .send(impersonate(&csr, CART))
+                .await
+                .unwrap()
+                .chain
+                .leaf()
+        ),
         [CART]
     );
     let status = client
-        .send(impersonate("spiffe://cluster.local/ns/shop/sa/other"))
+        .send(impersonate(&csr, "spiffe://cluster.local/ns/shop/sa/other"))
         .await
         .err()
         .unwrap();
@@ -310,6 +304,23 @@ fn pem_block(label: &str, der: &[u8]) -> String {
     der::pem::encode_string(label, der::pem::LineEnding::LF, der).unwrap()
 }
 
+/// A wish on behalf of somebody.
+fn impersonate(csr: &str, name: &str) -> IstioCertificateRequest {
+    IstioCertificateRequest {
+        csr: csr.to_owned(),
+        validity_duration: 60,
+        metadata: Some(prost_types::Struct {
+            fields: [(
+                "ImpersonatedIdentity".to_owned(),
+                prost_types::Value {
+                    kind: Some(prost_types::value::Kind::StringValue(name.into())),
+                },
+            )]
+            .into(),
+        }),
+    }
+}
+
 #[tokio::test]
 async fn every_outcome_is_on_the_record_and_what_must_be_and_cannot_is_not_released() {
     let folder = tempfile::tempdir().unwrap();
@@ -325,6 +336,8 @@ async fn every_outcome_is_on_the_record_and_what_must_be_and_cannot_is_not_relea
         .await
         .err()
         .unwrap();
+    let other = impersonate(&csr, "spiffe://cluster.local/ns/shop/sa/other");
+    client.send(other).await.err().unwrap();
     let text = std::fs::read_to_string(&path).unwrap();
     let records: Vec<serde_json::Value> = text
         .lines()
@@ -334,7 +347,7 @@ async fn every_outcome_is_on_the_record_and_what_must_be_and_cannot_is_not_relea
         .iter()
         .map(|r| r["outcome"].as_str().unwrap())
         .collect();
-    assert_eq!(outcomes, ["issued", "refused", "refused"]);
+    assert_eq!(outcomes, ["issued", "refused", "refused", "refused"]);
     assert_eq!(
         records[0]["certificate"]["serial"],
         issued.chain.leaf().serial()
@@ -345,6 +358,8 @@ async fn every_outcome_is_on_the_record_and_what_must_be_and_cannot_is_not_relea
     );
     assert_eq!(records[1]["caller"]["identities"][0], CART);
     assert_eq!(records[2].get("caller"), None);
+    // Known, and not permitted.
+    assert_eq!(records[3]["caller"]["identities"][0], CART);
 
     let full = Running::start(&["--audit-log", "/dev/full", "--audit-required"]);
     let client = Client::connect(&full, None, Some(full.token(&[]))).await;
