@@ -6,20 +6,21 @@
 //! [`local`].
 
 use std::future::Future;
-use std::io;
-use std::net::SocketAddr;
 
-use axum::Router;
-use axum::extract::State;
+use axum::extract::{ConnectInfo, State};
 use axum::http::{StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
+use tokio_stream::StreamExt as _;
 
 use crate::observed::Observed;
 use crate::report::Readiness;
+use crate::serving::http::{self, Incoming};
+use crate::serving::sockets;
 
 mod local;
 mod page;
@@ -28,8 +29,8 @@ mod page;
 pub(crate) async fn serve(
     listener: TcpListener,
     observed: Observed,
-    end: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
+    end: impl Future<Output = ()>,
+) {
     let for_this_machine = Router::new()
         .route("/", get(page::page))
         .route("/debug", get(debug))
@@ -41,11 +42,13 @@ pub(crate) async fn serve(
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
         .merge(for_this_machine)
-        .with_state(observed)
-        .into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, routes)
-        .with_graceful_shutdown(end)
-        .await
+        .with_state(observed);
+    let incoming = sockets(listener).map(|(connection, peer)| Incoming {
+        connection,
+        is_http2: false,
+        routes: routes.clone().layer(Extension(ConnectInfo(peer))),
+    });
+    http::serve(incoming, end).await;
 }
 
 #[expect(

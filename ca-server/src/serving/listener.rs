@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::tls::CurrentTls;
@@ -78,6 +79,13 @@ pub(super) fn tls_connections(
         }
     });
     ReceiverStream::new(stream)
+}
+
+/// Accepts until it is dropped.
+pub(crate) fn sockets(listener: TcpListener) -> impl Stream<Item = (TcpStream, SocketAddr)> {
+    futures_util::stream::unfold(listener, async |listener| {
+        Some((next_socket(&listener).await, listener))
+    })
 }
 
 async fn next_socket(listener: &TcpListener) -> (TcpStream, SocketAddr) {

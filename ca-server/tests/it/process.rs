@@ -38,6 +38,22 @@ fn sigterm_and_sigint_drain_and_exit_0_and_the_root_stays() {
     assert!(ca.signal("INT").0.success());
 }
 
+#[test]
+fn whoever_says_nothing_to_the_admin_listener_keeps_nobody_from_being_answered() {
+    let ca = Running::start(&[]);
+    // More than are kept.
+    let silent: Vec<_> = (0..300)
+        .map(|_| TcpStream::connect(&ca.admin).unwrap())
+        .collect();
+    assert_eq!(ca.get("/healthz").0, "HTTP/1.1 200 OK");
+    let mut oldest = &silent[0];
+    oldest.set_read_timeout(Some(running::DEADLINE)).unwrap();
+    assert_eq!(oldest.read(&mut [0]).unwrap(), 0, "given up for the newest");
+    let start = Instant::now();
+    assert!(ca.signal("TERM").0.success());
+    assert!(start.elapsed() < Duration::from_secs(5));
+}
+
 // With a thread for the client, which has to answer the server's farewell while this one waits.
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_says_nothing_does_not_hold_up_the_end() {
