@@ -48,7 +48,7 @@ const FORBIDDEN_TEXT: [(&str, &str, &str); 10] = [
 ];
 
 /// The same for our own Rust. Generated code is what its generator makes it.
-const FORBIDDEN_RUST: [(&str, &str, &str); 4] = [
+const FORBIDDEN_RUST: [(&str, &str, &str); 3] = [
     ("TO", "DO", "finish it, or say in an issue what is missing"),
     ("FIX", "ME", "fix it, or say in an issue what is wrong"),
     (
@@ -56,8 +56,11 @@ const FORBIDDEN_RUST: [(&str, &str, &str); 4] = [
         "low(",
         "an exception is `#[expect(.., reason = ..)]`, which ends when it is not needed",
     ),
-    ("#[ign", "ore", "a test that does not run tests nothing"),
 ];
+
+/// What keeps a test from running, and what its reason has to name instead: the command that runs it after all.
+const IGNORED: (&str, &str) = ("#[ign", "ore");
+const RUN_BY: &str = "cargo xtask";
 
 pub(super) fn check() -> Result<()> {
     let listed = workspace::output(
@@ -108,6 +111,15 @@ fn rust_faults(name: &Path, text: &str) -> Vec<String> {
         return Vec::new();
     }
     let mut faults = forbidden(text, &FORBIDDEN_RUST);
+    let ignored = format!("{}{}", IGNORED.0, IGNORED.1);
+    for (number, line) in text.lines().enumerate() {
+        if line.contains(&ignored) && !line.contains(RUN_BY) {
+            faults.push(format!(
+                "line {}: `{ignored}`: a test that does not run tests nothing, unless it names the `{RUN_BY}` that runs it",
+                number + 1
+            ));
+        }
+    }
     let lines = text.lines().count();
     if name.file_name().is_some_and(|file| file == "main.rs")
         && name.parent().is_some_and(|folder| folder.ends_with("src"))
@@ -182,6 +194,15 @@ mod tests {
             file_faults(Path::new("ca-server/tests/it/main.rs"), &text),
             [""; 0]
         );
+    }
+
+    #[test]
+    fn an_ignored_test_names_the_command_that_runs_it() {
+        let ignored = format!("{}{}", IGNORED.0, IGNORED.1);
+        let faults = |reason: &str| rust_faults(Path::new("a.rs"), &format!("{ignored}{reason}]"));
+        assert_eq!(faults("").len(), 1);
+        assert_eq!(faults(" = \"needs a moon\"").len(), 1);
+        assert_eq!(faults(&format!(" = \"{RUN_BY} interop\"")), [""; 0]);
     }
 
     #[test]

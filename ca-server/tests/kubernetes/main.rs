@@ -1,0 +1,23 @@
+//! The server beside a real API server: `cargo xtask interop kubernetes` brings one and runs these tests.
+//!
+//! With `kube-apiserver` and `etcd` at hand: `KUBEBUILDER_ASSETS=FOLDER CERT_MANAGER_CRDS=FOLDER cargo test -p ca-server --test
+//! kubernetes -- --ignored`. Nobody plays a controller here: what Kubernetes' own controllers would do (sign, schedule, collect) is
+//! either done by a test, which says so, or not done.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what a test cannot do ends it"
+)]
+
+mod cluster;
+mod control_plane;
+mod deadline;
+mod manifests;
+mod permissions;
+#[expect(dead_code, reason = "the other tests of the program use all of it")]
+#[path = "../it/running.rs"]
+mod running;
+mod server;
+mod watched;
