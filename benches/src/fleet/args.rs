@@ -80,6 +80,10 @@ pub(crate) struct CallerArgs {
     #[arg(long, value_name = "FILE", group = "token")]
     pub(crate) token_file: Option<PathBuf>,
 
+    /// A folder with a token for each account, in a file of its name.
+    #[arg(long, value_name = "FOLDER", group = "token")]
+    pub(crate) token_folder: Option<PathBuf>,
+
     /// A command that prints the token of one workload; {namespace} and {account} are put in. Runs for each account.
     #[arg(long, value_name = "COMMAND", group = "token")]
     pub(crate) token_command: Option<String>,
@@ -126,6 +130,11 @@ pub(crate) struct LoadArgs {
     /// This many requests each second, answered or not, instead of `--in-flight`.
     #[arg(long, value_name = "COUNT", conflicts_with = "in_flight")]
     pub(crate) rate: Option<f64>,
+
+    /// Each workload asks once, all at the same moment and over a new connection, and tries again (`--retries`) until it has a
+    /// certificate. `--duration` is the longest that is waited for.
+    #[arg(long, conflicts_with_all = ["in_flight", "rate", "fresh", "per_connection", "warm_up"])]
+    pub(crate) once: bool,
 
     /// How long a client waits. The server is told.
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]

@@ -21,6 +21,8 @@ pub(crate) enum Arrival {
     InFlight(usize),
     /// So many each second, whatever became of the others.
     Rate(f64),
+    /// Everybody at the same moment.
+    Once,
 }
 
 /// How to ask.
@@ -122,6 +124,15 @@ impl Fleet {
                 while slots.join_next().await.is_some() {}
             }
             Arrival::Rate(rate) => self.send_at(rate, &end).await,
+            Arrival::Once => {
+                let now = Instant::now();
+                let mut all = JoinSet::new();
+                for _ in 0..self.workloads.len() {
+                    let fleet = Arc::clone(&self);
+                    all.spawn(async move { fleet.one(now).await });
+                }
+                while all.join_next().await.is_some() {}
+            }
         }
     }
 

@@ -58,6 +58,9 @@ fn load(args: &LoadArgs) -> Result<()> {
         .map(|fleet| start(Arc::clone(fleet), Arc::clone(&ready), Arc::clone(&end)))
         .collect();
     let measured = runtime()?.block_on(async {
+        if args.once {
+            start_recording(&fleets);
+        }
         ready.wait().await;
         watch(args, &fleets, server).await
     });
@@ -92,6 +95,7 @@ fn fleets(args: &LoadArgs, target: &Target, workloads: Vec<Workload>) -> Vec<Arc
         parts[number % threads].push(workload);
     }
     let arrival = |number| match args.rate {
+        _ if args.once => Arrival::Once,
         Some(rate) => Arrival::Rate(rate / threads as f64),
         None => Arrival::InFlight((args.in_flight + number) / threads),
     };
@@ -100,7 +104,7 @@ fn fleets(args: &LoadArgs, target: &Target, workloads: Vec<Workload>) -> Vec<Arc
             arrival: arrival(number),
             deadline: args.deadline,
             retries: args.retries,
-            fresh: args.fresh,
+            fresh: if args.once { 1.0 } else { args.fresh },
             per_connection: args.per_connection,
         };
         Arc::new(Fleet::new(target.clone(), plan, part))
@@ -125,9 +129,9 @@ async fn watch(
     fleets: &[Arc<Fleet>],
     server: Option<ServerProcess>,
 ) -> Result<(Duration, Option<ServerSummary>)> {
-    tokio::time::sleep(args.warm_up).await;
-    for fleet in fleets {
-        fleet.start_recording();
+    if !args.once {
+        tokio::time::sleep(args.warm_up).await;
+        start_recording(fleets);
     }
     let start = Instant::now();
     let before =
@@ -136,7 +140,8 @@ async fn watch(
     let (progress, mut most, mut shown) = (Progress::new(), 0, 0);
     loop {
         let elapsed = start.elapsed();
-        if elapsed >= args.duration {
+        let is_over = args.once && merged(fleets).ended() >= args.callers.workloads as u64;
+        if is_over || elapsed >= args.duration {
             break;
         }
         tokio::time::sleep(LOOK_EVERY.min(args.duration - elapsed)).await;
@@ -166,6 +171,12 @@ async fn watch(
         _ => None,
     };
     Ok((took, server))
+}
+
+fn start_recording(fleets: &[Arc<Fleet>]) {
+    for fleet in fleets {
+        fleet.start_recording();
+    }
 }
 
 fn merged(fleets: &[Arc<Fleet>]) -> Tally {

@@ -59,6 +59,11 @@ impl Tally {
         self.connections += other.connections;
     }
 
+    /// How many requests have ended, well or not.
+    pub(crate) fn ended(&self) -> u64 {
+        self.issued().total() + self.failed.total()
+    }
+
     /// Latencies of everything that was issued.
     pub(crate) fn issued(&self) -> Histogram {
         let mut all = Histogram::default();

@@ -1,5 +1,6 @@
 //! Workloads: who they are, what they ask, how they prove it. Their cryptography is done before anything is measured.
 
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,12 +91,10 @@ fn shared_certificate(args: &CallerArgs, target: &Target) -> Result<Option<Arc<C
     let (Some(chain), Some(key)) = (&args.client_cert, &args.client_key) else {
         return Ok(None);
     };
-    let read = |path: &std::path::Path| {
-        std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
-    };
+    let (chain, key) = (read(chain)?, read(key)?);
     let identity = Identity {
-        chain_pem: &read(chain)?,
-        key_pem: &read(key)?,
+        chain_pem: chain.as_bytes(),
+        key_pem: key.as_bytes(),
     };
     target.tls(Some(identity)).map(Some)
 }
@@ -104,6 +103,8 @@ fn shared_certificate(args: &CallerArgs, target: &Target) -> Result<Option<Arc<C
 enum Tokens<'a> {
     None,
     One(HeaderValue),
+    /// By their accounts, in files.
+    Folder(&'a Path),
     Made {
         issuer: Box<LocalIssuer>,
         audience: &'a str,
@@ -117,11 +118,11 @@ enum Tokens<'a> {
 
 impl<'a> Tokens<'a> {
     fn new(args: &'a CallerArgs) -> Result<Self> {
-        let read = |path: &std::path::Path| {
-            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
-        };
         if let Some(path) = &args.token_file {
             return Ok(Self::One(bearer(&read(path)?)?));
+        }
+        if let Some(folder) = &args.token_folder {
+            return Ok(Self::Folder(folder));
         }
         if let Some(path) = &args.token_key {
             let issuer = LocalIssuer::from_pem(read(path)?.as_bytes())?;
@@ -144,6 +145,7 @@ impl<'a> Tokens<'a> {
         Ok(match self {
             Self::None => None,
             Self::One(token) => Some(token.clone()),
+            Self::Folder(folder) => Some(bearer(&read(&folder.join(account))?)?),
             Self::Made { issuer, audience } => {
                 let account = ServiceAccount::new(namespace, account)?;
                 let token = issuer.issue(
@@ -174,6 +176,10 @@ impl<'a> Tokens<'a> {
             }
         })
     }
+}
+
+fn read(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 fn bearer(token: &str) -> Result<HeaderValue> {
