@@ -21,6 +21,7 @@
 //! | feature | adds |
 //! |---|---|
 //! | `istio` | `IstioUpstream`, which asks another Istio-compatible CA, for workloads and for a CA below it |
+//! | `kubernetes` | `KubernetesCsrAuthority` and `CertManagerAuthority`, which ask signers behind a Kubernetes API server |
 //!
 //! ```
 //! use std::time::Duration;
@@ -48,6 +49,10 @@
 
 #[cfg(feature = "istio")]
 mod istio;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
+#[cfg(feature = "kubernetes")]
+mod own_request;
 mod returned;
 mod screen;
 
@@ -58,6 +63,13 @@ mod odd_certificates;
 pub use istio::{
     IstioUpstream, TokenError, UpstreamAddress, UpstreamAddressError, UpstreamConfig,
     UpstreamCredential, UpstreamError,
+};
+#[cfg(feature = "kubernetes")]
+pub use kubernetes::{
+    Afterwards, Approval, CertManagerAuthority, CertManagerConfig, CertificateRequest,
+    CertificateRequestSpec, CertificateRequestStatus, Condition, ConfigMapRef, IssuerRef, Issuers,
+    KubernetesCsrAuthority, KubernetesCsrConfig, KubernetesSignerError, NotAnIssuer, Refusal,
+    SignerNames, SignerRoots, Upkeep,
 };
 pub use returned::{ReturnedError, accept_authority, accept_server};
 pub use screen::{ScreenError, ScreenedRequest};
