@@ -36,6 +36,13 @@ pub struct Stored {
     pub revision: Revision,
 }
 
+impl Stored {
+    /// For implementations of [`AuthorityStore`].
+    pub fn new(state: AuthorityState, revision: Revision) -> Self {
+        Self { state, revision }
+    }
+}
+
 /// The name that a store gives to one state: equal if and only if the state is the same one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Revision(String);
