@@ -26,6 +26,7 @@ use crate::admission::Admission;
 use crate::announce::Announcement;
 use crate::audit::AuditLog;
 use crate::authentication::{self, AuthenticatorsError, Witness};
+use crate::authority::in_cluster::{self, ClusterCa, ClusterCaError};
 use crate::authority::local::OffloadingAuthority;
 use crate::authority::plugged::{self, PluggedError};
 use crate::authority::rotator::{Rotator, RotatorHandle};
@@ -36,6 +37,7 @@ use crate::cli::token;
 use crate::config::{Config, Tokens};
 use crate::control;
 use crate::grpc::{self, GrpcConfig};
+use crate::in_cluster::{Duties, Election};
 use crate::kubernetes::{Cluster, ClusterError};
 use crate::mesh_roots::MeshRoots;
 use crate::metrics::{Metrics, Verdicts};
@@ -60,6 +62,8 @@ pub struct App {
     observed: Observed,
     bundles: BundleStore,
     kind: CaKind,
+    /// Where there is a cluster.
+    duties: Option<Duties>,
     control: UnixListener,
     trust_domain: TrustDomain,
     data_dir: PathBuf,
@@ -73,6 +77,8 @@ pub struct App {
 enum CaKind {
     /// A root of our own, and the task that rotates it.
     SelfSigned(Box<Rotator>, RotatorHandle),
+    /// A Secret of the cluster. The store is held for its lock: the folder is ours.
+    InCluster(Box<ClusterCa>, DirectoryStore),
     /// Files that an operator replaces. The store is held for its lock: the folder is ours.
     Plugged(FollowedFiles<KeyCertBundle>, DirectoryStore),
     /// A key of our own that another CA certifies, and the task that renews that.
@@ -84,6 +90,7 @@ impl CaKind {
     fn name(&self) -> &'static str {
         match self {
             Self::SelfSigned(..) => "self-signed",
+            Self::InCluster(ca, _) => ca.name(),
             Self::Plugged(..) => "plugged-in",
             Self::Intermediate(..) => "intermediate",
         }
@@ -92,6 +99,7 @@ impl CaKind {
     fn rotator(&self) -> Option<RotatorHandle> {
         match self {
             Self::SelfSigned(_, handle) => Some(handle.clone()),
+            Self::InCluster(ca, _) => ca.rotator(),
             Self::Plugged(..) | Self::Intermediate(..) => None,
         }
     }
@@ -99,7 +107,7 @@ impl CaKind {
     fn upstream(&self) -> Option<UpstreamHandle> {
         match self {
             Self::Intermediate(_, handle) => Some(handle.clone()),
-            Self::SelfSigned(..) | Self::Plugged(..) => None,
+            Self::SelfSigned(..) | Self::InCluster(..) | Self::Plugged(..) => None,
         }
     }
 }
@@ -125,6 +133,12 @@ impl App {
             None => None,
         };
 
+        let roots = config.cluster_roots;
+        let keep_in_cacerts = roots.cacerts_for_self_signed_ca;
+        let election = cluster
+            .as_ref()
+            .map(|cluster| Election::new(cluster, roots));
+
         let mut authentication = config.authentication;
         let policy_path = authentication.policy.take();
         let (authorizer, policy) =
@@ -135,7 +149,11 @@ impl App {
             path: control::path(&config.data_dir),
             cause,
         })?;
-        let (kind, bundles) = match (plugged::follow(&config.root_ca_dir)?, config.upstream) {
+        let plugged = match cluster.is_some() && keep_in_cacerts {
+            true if in_cluster::is_own(&config.root_ca_dir) => None,
+            _ => plugged::follow(&config.root_ca_dir)?,
+        };
+        let (kind, bundles) = match (plugged, config.upstream) {
             (Some(_), Some(_)) => return Err(AppError::TwoCas(config.root_ca_dir)),
             (None, Some(above)) => {
                 let pending = config.data_dir.join("pending-key.pem");
@@ -161,21 +179,45 @@ impl App {
             }
             (None, None) => {
                 let params = RootParams::new(config.trust_domain.as_str(), config.root_lifetime);
-                let (stored, origin) = self_signed::load_or_create(&store, &params, now).await?;
-                if origin == Origin::Created {
-                    tracing::info!(folder = %config.data_dir.display(), "new root created");
+                if let Some((cluster, election)) = cluster.as_ref().zip(election.as_ref()) {
+                    let plan = in_cluster::Plan {
+                        in_cacerts: keep_in_cacerts,
+                        params,
+                        rotation: config.rotation,
+                        leadership: election.leadership.clone(),
+                    };
+                    let ca = in_cluster::open(cluster, plan).await?;
+                    let bundles = ca.bundles.clone();
+                    (CaKind::InCluster(Box::new(ca), store), bundles)
+                } else {
+                    let (stored, origin) =
+                        self_signed::load_or_create(&store, &params, now).await?;
+                    if origin == Origin::Created {
+                        tracing::info!(folder = %config.data_dir.display(), "new root created");
+                    }
+                    let bundles = BundleStore::new(stored.state.bundle(now)?);
+                    let (rotator, handle) = Rotator::new(
+                        Box::new(store),
+                        stored,
+                        bundles.clone(),
+                        params,
+                        config.rotation,
+                    );
+                    (CaKind::SelfSigned(Box::new(rotator), handle), bundles)
                 }
-                let bundles = BundleStore::new(stored.state.bundle(now)?);
-                let (rotator, handle) = Rotator::new(
-                    Box::new(store),
-                    stored,
-                    bundles.clone(),
-                    params,
-                    config.rotation,
-                );
-                (CaKind::SelfSigned(Box::new(rotator), handle), bundles)
             }
         };
+        let (duties, in_cluster) = cluster
+            .as_ref()
+            .zip(election)
+            .map(|(cluster, election)| {
+                let secret = match &kind {
+                    CaKind::InCluster(ca, _) => Some(ca.followed.clone()),
+                    _ => None,
+                };
+                election.with_roots(cluster, MeshRoots::Own(bundles.clone()), secret)
+            })
+            .unzip();
         // It may have taken days.
         let now = OffsetDateTime::now_utc();
         let serving = listen(serving)?;
@@ -202,7 +244,7 @@ impl App {
         let certificates = config.serving.plan.carry_out(&authority, now)?;
         let files = match &kind {
             CaKind::Plugged(files, _) => Some(files.clone()),
-            CaKind::SelfSigned(..) | CaKind::Intermediate(..) => None,
+            CaKind::SelfSigned(..) | CaKind::InCluster(..) | CaKind::Intermediate(..) => None,
         };
         let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let admission = Admission::start(threads, config.admission).map_err(AppError::Threads)?;
@@ -226,6 +268,7 @@ impl App {
             kind: kind.name(),
             bundles: bundles.clone(),
             files: files.map(|files| (config.root_ca_dir, files)),
+            in_cluster,
             rotator: kind.rotator(),
             upstream: kind.upstream(),
             serving: certificates.statuses.clone(),
@@ -267,6 +310,7 @@ impl App {
             observed,
             bundles,
             kind,
+            duties,
             control,
             trust_domain: config.trust_domain,
             data_dir: config.data_dir,
@@ -347,6 +391,12 @@ impl App {
             CaKind::SelfSigned(rotator, _) => {
                 background.spawn(named("root rotation", rotator.run()));
             }
+            CaKind::InCluster(ca, store) => {
+                background.spawn(named("CA in the cluster", async move {
+                    let _held = store;
+                    ca.run().await;
+                }));
+            }
             CaKind::Intermediate(task, _) => {
                 background.spawn(named("renewal of the CA's certificate", task.run()));
             }
@@ -357,6 +407,14 @@ impl App {
                     plugged::keep_current(files, bundles).await;
                 }));
             }
+        }
+        // The lease is let go at the end. Without the task nobody leads, which is no reason to stop signing.
+        let mut lease = None;
+        if let Some(duties) = self.duties {
+            background.spawn(named("publishing of the roots", duties.publisher.run()));
+            lease = Some(tokio::spawn(
+                duties.candidate.run(drained(draining.subscribe())),
+            ));
         }
         let server = control::Server::Complete(Box::new(self.observed.clone()));
         let control = self.control;
@@ -398,6 +456,10 @@ impl App {
         let deadline = Instant::now() + self.shutdown;
         if tokio::time::timeout_at(deadline, finished).await.is_err() {
             tracing::warn!("requests under way did not finish in time");
+        }
+        if let Some(lease) = lease {
+            // It has a deadline of its own.
+            let _ = tokio::time::timeout_at(deadline, lease).await;
         }
         if tokio::time::timeout_at(deadline, exporter).await.is_err() {
             tracing::warn!("the last spans were not sent in time");
@@ -464,6 +526,9 @@ pub enum AppError {
     /// Nothing can be answered while there is no certificate.
     #[error("while waiting for the CA's certificate: {0}")]
     Waiting(io::Error),
+    /// There is no CA in the cluster.
+    #[error(transparent)]
+    ClusterCa(#[from] ClusterCaError),
     /// What the store holds is not a CA any more.
     #[error("the CA in the store cannot be used: {0}")]
     Bundle(#[from] BundleError),

@@ -13,6 +13,7 @@ use crate::authority::rotator::RotationStep;
 
 mod authentication;
 mod authority;
+mod cluster_roots;
 mod explain;
 mod file;
 mod grpc;
@@ -23,6 +24,7 @@ mod telemetry;
 
 pub(crate) use authentication::AuthenticationArgs;
 pub(crate) use authority::AuthorityArgs;
+pub(crate) use cluster_roots::ClusterRootsArgs;
 pub use explain::ExplainArgs;
 pub(crate) use explain::{Header, TokenPlace};
 pub(crate) use grpc::GrpcArgs;
@@ -161,6 +163,9 @@ pub struct Args {
 
     #[command(flatten)]
     pub(crate) kubernetes: KubernetesArgs,
+
+    #[command(flatten)]
+    pub(crate) cluster_roots: ClusterRootsArgs,
 
     #[command(flatten)]
     pub(crate) authority: AuthorityArgs,

@@ -11,11 +11,13 @@ use ca_core::{
 use crate::admission::Limits;
 use crate::args::{Args, RootRotation};
 use crate::audit::{OnFailure, RotationLimits};
+use crate::controllers::SelectorError;
 use crate::grpc::GrpcConfig;
 use crate::telemetry::{self, TelemetryError};
 
 mod authentication;
 mod authority;
+mod cluster_roots;
 mod kubernetes;
 mod serving;
 
@@ -23,6 +25,7 @@ pub use authentication::AuthenticationError;
 pub(crate) use authentication::{Authentication, Issuer, Keys, Tokens};
 pub use authority::UpstreamFlagsError;
 pub(crate) use authority::{UpstreamCa, UpstreamSource};
+pub(crate) use cluster_roots::{ClusterRoots, ConfigMaps, Publish, RootObjects, Webhooks};
 pub(crate) use kubernetes::Kubernetes;
 use serving::Serving;
 pub use serving::ServingConfigError;
@@ -38,6 +41,7 @@ pub struct Config {
     pub(crate) ttl: TtlPolicy,
     /// `None`: there is no cluster.
     pub(crate) kubernetes: Option<Kubernetes>,
+    pub(crate) cluster_roots: ClusterRoots,
     pub(crate) root_ca_dir: PathBuf,
     pub(crate) root_lifetime: Duration,
     /// `None`: this CA has a root of its own, or is plugged in.
@@ -73,6 +77,7 @@ impl TryFrom<Args> for Config {
         Ok(Self {
             data_dir: args.data_dir,
             kubernetes: Kubernetes::new(args.kubernetes, args.serving.namespace.as_deref()),
+            cluster_roots: ClusterRoots::new(args.cluster_roots)?,
             serving: Serving::new(args.serving, args.listen, Path::new("."))?,
             listen: args.listen,
             admin_listen: args.admin_listen,
@@ -119,6 +124,9 @@ pub enum ConfigError {
     /// About a CA above this one.
     #[error(transparent)]
     Upstream(#[from] UpstreamFlagsError),
+    /// About where in the cluster roots go.
+    #[error(transparent)]
+    Selector(#[from] SelectorError),
     /// The lifetimes contradict each other.
     #[error(transparent)]
     Ttl(#[from] TtlError),

@@ -8,6 +8,20 @@ use kube::{Client, Config};
 
 use crate::config::Kubernetes;
 
+mod call;
+mod followed;
+mod lease;
+mod secret_store;
+mod secret_watch;
+
+pub(crate) use call::{CallError, call};
+pub(crate) use followed::Followed;
+#[cfg(test)]
+pub(crate) use lease::Standing;
+pub(crate) use lease::{Candidate, Leadership};
+pub(crate) use secret_store::{CaSecret, SELF_SIGNED_MARK, SecretStore, text_of};
+pub(crate) use secret_watch::{Seen, follow as follow_secret};
+
 /// How long an API server may take to accept a connection.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 

@@ -19,9 +19,11 @@ mod calls;
 mod cli;
 mod config;
 mod control;
+mod controllers;
 mod evidence;
 mod grpc;
 mod health;
+mod in_cluster;
 mod kubernetes;
 mod logging;
 mod mesh_roots;
@@ -43,6 +45,7 @@ pub use args::{
     TokenArgs,
 };
 pub use authentication::AuthenticatorsError;
+pub use authority::in_cluster::ClusterCaError;
 pub use authority::plugged::PluggedError;
 pub use authority::rotator::RotationStep;
 pub use authority::self_signed::SelfSignedError;
@@ -52,6 +55,7 @@ pub use cli::token::TokenKeyError;
 pub use config::{
     AuthenticationError, Config, ConfigError, ServingConfigError, UpstreamFlagsError,
 };
+pub use controllers::SelectorError;
 pub use kubernetes::ClusterError;
 pub use logging::start_logging;
 pub use service::Service;

@@ -1,6 +1,6 @@
 //! The roots that the mesh is to trust, wherever they come from: of our own CA, or of a signer that we ask.
 
-use ca_core::{BundleStore, Subscription, TrustBundle};
+use ca_core::{BundleStore, RevocationLists, Subscription, TrustBundle};
 use tokio::sync::watch;
 
 /// What is to be trusted now. Cheap to clone; all clones see the same.
@@ -17,6 +17,14 @@ impl MeshRoots {
         match self {
             Self::Own(bundles) => bundles.current().roots().clone(),
             Self::Signer(roots) => roots.borrow().clone(),
+        }
+    }
+
+    /// What is revoked below them, as far as our own CA says so.
+    pub(crate) fn revocation_lists(&self) -> Option<RevocationLists> {
+        match self {
+            Self::Own(bundles) => bundles.current().revocation_lists().cloned(),
+            Self::Signer(_) => None,
         }
     }
 

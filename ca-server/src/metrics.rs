@@ -23,6 +23,7 @@ use crate::serving::ServingStatuses;
 use crate::status::Refused;
 
 mod authentication;
+mod in_cluster;
 mod parts;
 mod rpc;
 

@@ -9,6 +9,10 @@ use ca_core::files::{FollowedFiles, Status};
 use ca_core::{BundleStore, Certificate, KeyCertBundle, RotationAction, TrustDomain};
 use time::OffsetDateTime;
 
+mod in_cluster;
+
+pub(crate) use in_cluster::InCluster;
+
 use crate::admission::Admission;
 use crate::audit::{AuditLog, OnFailure};
 use crate::authority::rotator::{self, RotationStep, RotatorHandle};
@@ -32,6 +36,8 @@ pub(crate) struct Observed {
     pub(crate) bundles: BundleStore,
     /// Where the CA's key is plugged in: the folder, and what is followed in it.
     pub(crate) files: Option<(PathBuf, FollowedFiles<KeyCertBundle>)>,
+    /// Where there is a cluster.
+    pub(crate) in_cluster: Option<InCluster>,
     /// Where another CA certifies this one.
     pub(crate) upstream: Option<UpstreamHandle>,
     /// Where the root is ours.
@@ -79,6 +85,7 @@ impl Observed {
                 "the CA's files as they are now are not taken: {reason}"
             ));
         }
+        notes.extend(self.in_cluster.iter().flat_map(InCluster::notes));
         if let Some(upstream) = &self.upstream {
             let situation = &upstream.situation;
             if let Some(awaited) = situation.awaited() {
@@ -151,6 +158,7 @@ impl Observed {
             trust_domain: self.trust_domain.to_string(),
             readiness: self.readiness(now),
             ca: self.ca(rotation.as_ref(), clock),
+            cluster: self.in_cluster.as_ref().map(InCluster::report),
             serving_certificates: self.serving_certificates(),
             authenticators: self.authenticators(),
             policy: self.policy.as_ref().map(|(path, file)| {
@@ -231,7 +239,8 @@ impl Observed {
             files: self
                 .files
                 .as_ref()
-                .map(|(folder, files)| clock.files(folder, files.generation(), &files.status())),
+                .map(|(folder, files)| clock.files(folder, files.generation(), &files.status()))
+                .or_else(|| self.in_cluster.as_ref()?.secret()),
         }
     }
 

@@ -10,7 +10,10 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::refusals::Refused;
 
+mod cluster;
 mod table;
+
+pub(crate) use cluster::{ClusterReport, LeaseReport, PublishedReport, WebhookReport};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Report {
@@ -21,6 +24,8 @@ pub(crate) struct Report {
     pub(crate) trust_domain: String,
     pub(crate) readiness: Readiness,
     pub(crate) ca: CaReport,
+    /// Of a server that is a part of a Kubernetes cluster.
+    pub(crate) cluster: Option<ClusterReport>,
     pub(crate) serving_certificates: Vec<ServingReport>,
     /// In the order they are tried.
     pub(crate) authenticators: Vec<AuthenticatorReport>,
@@ -54,7 +59,7 @@ pub(crate) struct CaReport {
     pub(crate) rotation: Option<RotationReport>,
     /// Of a CA that another one certifies.
     pub(crate) upstream: Option<UpstreamReport>,
-    /// Of a CA whose key is plugged in.
+    /// Of a CA whose key is plugged in, or in a Secret.
     pub(crate) files: Option<FilesReport>,
 }
 

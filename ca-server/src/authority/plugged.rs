@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ca_core::crypto::AWS_LC_RS;
 use ca_core::files::{FileSet, FollowError, FollowOptions, FollowedFiles, Snapshot};
-use ca_core::{BundleStore, CaLayout, KeyCertBundle};
+use ca_core::{BundlePem, BundleStore, CaLayout, KeyCertBundle};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
@@ -40,18 +40,25 @@ pub(crate) async fn keep_current(files: FollowedFiles<KeyCertBundle>, bundles: B
     // Looked at before the first wait: the files may have changed since the server was built.
     let mut bundle = files.current();
     loop {
-        if !is_same(&bundle, &bundles.current()) {
-            let signing = bundle.signing_certificate();
-            tracing::info!(
-                serial = signing.serial(),
-                not_after = %signing.not_after(),
-                roots = bundle.roots().certificates().len(),
-                "the CA's files have changed: in use from now on"
-            );
-            bundles.replace((*bundle).clone());
-        }
+        use_from_now_on(&bundle, &bundles);
         bundle = changes.changed().await;
     }
+}
+
+/// Says whether it is another one than is in use.
+pub(super) fn use_from_now_on(bundle: &KeyCertBundle, bundles: &BundleStore) -> bool {
+    if is_same(bundle, &bundles.current()) {
+        return false;
+    }
+    let signing = bundle.signing_certificate();
+    tracing::info!(
+        serial = signing.serial(),
+        not_after = %signing.not_after(),
+        roots = bundle.roots().certificates().len(),
+        "the CA's files have changed: in use from now on"
+    );
+    bundles.replace(bundle.clone());
+    true
 }
 
 fn is_same(a: &KeyCertBundle, b: &KeyCertBundle) -> bool {
@@ -70,7 +77,17 @@ fn read(
     let Some((_, parts)) = collect(folder, files)? else {
         return Err("all files of the CA are gone".into());
     };
-    let bundle = KeyCertBundle::from_pem(&parts, &AWS_LC_RS, OffsetDateTime::now_utc())?;
+    successor(folder, &parts, old, OffsetDateTime::now_utc())
+}
+
+/// The bundle of `parts`, which lie in `place`, if it may take the place of `old`.
+pub(super) fn successor(
+    place: &Path,
+    parts: &BundlePem,
+    old: Option<&KeyCertBundle>,
+    now: OffsetDateTime,
+) -> Result<KeyCertBundle, Box<dyn Error + Send + Sync>> {
+    let bundle = KeyCertBundle::from_pem(parts, &AWS_LC_RS, now)?;
     if let Some(old) = old {
         old.roots().check_successor(bundle.roots())?;
     }
@@ -78,7 +95,7 @@ fn read(
     let lists = parts
         .revocation_lists(&bundle, &AWS_LC_RS)
         .unwrap_or_else(|error| {
-            tracing::error!(folder = %folder.display(), "revocation lists not taken: {error}");
+            tracing::error!(place = %place.display(), "revocation lists not taken: {error}");
             old.and_then(|old| old.revocation_lists().cloned())
         });
     Ok(bundle.with_revocation_lists(lists))
@@ -87,7 +104,7 @@ fn read(
 fn collect(
     folder: &Path,
     files: &Snapshot,
-) -> Result<Option<(CaLayout, ca_core::BundlePem)>, ca_core::IncompleteCa> {
+) -> Result<Option<(CaLayout, BundlePem)>, ca_core::IncompleteCa> {
     CaLayout::collect(|name| {
         files
             .get(folder.join(name))

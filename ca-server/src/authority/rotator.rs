@@ -7,12 +7,15 @@ use std::time::Duration;
 
 use ca_core::crypto::AWS_LC_RS;
 use ca_core::{
-    AuthorityState, AuthorityStore, BundleStore, KeyKind, PublicKeyKind, RootParams, Rotation,
-    RotationAction, RotationError, RotationPolicy, StoreError, Stored, random_unit,
+    AuthorityState, AuthorityStore, BundleStore, KeyCertBundle, KeyKind, PublicKeyKind, RootParams,
+    Rotation, RotationAction, RotationError, RotationPolicy, StoreError, Stored, random_unit,
 };
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::shared::{Call, Outcome, Shared};
 
 /// What an operator can ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -72,10 +75,13 @@ pub(crate) struct Rotator {
     orders: mpsc::Receiver<Order>,
     /// Held for one count.
     steps: Steps,
+    /// With whom the state is shared.
+    shared: Shared,
 }
 
 impl Rotator {
-    /// `stored` is what the store holds and `bundles` signs with. Without a policy it acts on orders alone.
+    /// `stored` is what the store holds and `bundles` signs with. Without a policy it acts on orders alone. Nobody else
+    /// works on the store.
     pub(crate) fn new(
         store: Box<dyn AuthorityStore>,
         stored: Stored,
@@ -94,6 +100,7 @@ impl Rotator {
                 policy,
                 orders,
                 steps: Arc::clone(&steps),
+                shared: Shared::with_nobody(),
             },
             RotatorHandle {
                 orders: sender,
@@ -102,11 +109,18 @@ impl Rotator {
         )
     }
 
+    /// The same where others work on the store too: it acts by itself while it leads, on orders always, and follows them.
+    pub(crate) fn sharing(self, shared: Shared) -> Self {
+        Self { shared, ..self }
+    }
+
     /// Works until the last handle is gone.
     pub(crate) async fn run(mut self) {
-        let mut next_look = self
+        let first_look = self
             .policy
             .map_or(NEVER, |policy| policy.first_check(random_unit()));
+        // A moment and not a wait: orders and questions must not put it off.
+        let mut next_look = Instant::now() + first_look;
         loop {
             tokio::select! {
                 order = self.orders.recv() => match order {
@@ -114,9 +128,19 @@ impl Rotator {
                     Some((step, reply)) => drop(reply.send(self.step(step).await)),
                     None => return,
                 },
-                () = tokio::time::sleep(next_look) => {
-                    let Some(policy) = self.policy else { continue };
-                    next_look = policy.check_interval();
+                call = self.shared.call() => {
+                    let caught_up = self.catch_up().await;
+                    self.shared.caught_up(&caught_up);
+                    if call == Call::Lead {
+                        next_look = Instant::now();
+                    }
+                }
+                () = tokio::time::sleep_until(next_look), if self.shared.may_act() => {
+                    let Some(policy) = self.policy else {
+                        next_look = Instant::now() + NEVER;
+                        continue;
+                    };
+                    next_look = Instant::now() + policy.check_interval();
                     self.look(policy).await;
                 }
             }
@@ -202,15 +226,61 @@ impl Rotator {
 
     /// Somebody else was quicker: what it has done is the state of this CA.
     async fn follow_the_store(&mut self, now: OffsetDateTime) -> Result<Report, StepError> {
-        let stored = self.store.load().await?.ok_or(StoreError::Conflict)?;
-        let bundle = stored
-            .state
-            .bundle(now)
-            .map_err(|e| StepError::Unusable(e.to_string()))?;
-        self.stored = stored;
-        self.bundles.replace(bundle);
+        let stored = self.store.load().await?.ok_or(StepError::Missing)?;
+        self.adopt(stored, now)?;
         Err(StepError::Store(StoreError::Conflict))
     }
+
+    /// The store may hold something else than what is in use.
+    #[expect(clippy::disallowed_methods, reason = "an edge: it is judged as of now")]
+    async fn catch_up(&mut self) -> Result<Outcome, StepError> {
+        let now = OffsetDateTime::now_utc();
+        match self.store.load().await? {
+            Some(stored) if stored.revision == self.stored.revision => Ok(Outcome::Unchanged),
+            Some(stored) => self.adopt(stored, now),
+            None => self.put_back().await,
+        }
+    }
+
+    /// What the store has lost is still here, and a server that starts now would make another root.
+    async fn put_back(&mut self) -> Result<Outcome, StepError> {
+        if !self.shared.may_act() {
+            return Err(StepError::Missing);
+        }
+        self.stored = self.store.save(self.stored.state.clone(), None).await?;
+        tracing::warn!("the state of the CA was gone from its store, and has been put back");
+        Ok(Outcome::Unchanged)
+    }
+
+    fn adopt(&mut self, stored: Stored, now: OffsetDateTime) -> Result<Outcome, StepError> {
+        let bundle = usable(&stored.state, now).map_err(StepError::Unusable)?;
+        let current = self.bundles.current();
+        if current.chain() == bundle.chain() && current.roots() == bundle.roots() {
+            // A label, or what others keep beside the state.
+            self.stored = stored;
+            return Ok(Outcome::Unchanged);
+        }
+        if current.roots().check_successor(bundle.roots()).is_err() {
+            // Possible after we were cut off for long. To go on signing below roots that nobody else has would be worse.
+            tracing::warn!("all roots have been exchanged: who trusts the ones before is cut off");
+        }
+        self.stored = stored;
+        self.bundles.replace(bundle);
+        let report = self.report();
+        tracing::info!(
+            stage = report.stage,
+            "the state of the CA was changed elsewhere"
+        );
+        Ok(Outcome::Taken)
+    }
+}
+
+/// The bundle of a state that somebody else has written.
+fn usable(state: &AuthorityState, now: OffsetDateTime) -> Result<KeyCertBundle, String> {
+    if !state.signing_certificate().is_self_issued() {
+        return Err("it holds a CA that another one has certified".into());
+    }
+    state.bundle(now).map_err(|error| error.to_string())
 }
 
 /// The next root gets a key of the kind that the present one has.
@@ -289,8 +359,21 @@ pub(crate) enum StepError {
     Store(#[from] StoreError),
     #[error("the next state cannot be used: {0}")]
     Unusable(String),
+    #[error("the state is gone from the store; who leads puts it back")]
+    Missing,
     #[error("the server is shutting down")]
     Gone,
+}
+
+impl StepError {
+    /// Whether it may be over by itself, without anybody changing the state.
+    pub(super) fn is_passing(&self) -> bool {
+        match self {
+            Self::Store(error) => !matches!(error, StoreError::Corrupt { .. }),
+            Self::Missing => true,
+            _ => false,
+        }
+    }
 }
 
 /// Longer than a process lives.
@@ -303,6 +386,7 @@ mod tests {
 
     use super::*;
     use crate::authority::self_signed;
+    use crate::kubernetes::{Followed, Leadership, Seen, Standing};
 
     const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -379,6 +463,50 @@ mod tests {
         let renewed = changes.changed().await;
         assert_eq!(*renewed.signing_certificate().public_key(), key);
         assert_eq!(renewed.roots().certificates().len(), 2);
+        drop(handle);
+        task.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_lead_rotates_on_orders_alone_and_who_comes_to_lead_looks_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (day, first) = (Duration::from_secs(24 * 3600), ca_core::FirstCheck::AfterInterval);
+        let policy = RotationPolicy::new(day, 100, first, ca_core::Method::Renew).unwrap();
+        let (rotator, handle, bundles) = rotator(&folder, Some(policy)).await;
+        let (standing, _) = tokio::sync::watch::channel(Standing::default());
+        let (_changes, changes) = tokio::sync::watch::channel(Seen::Nothing);
+        let shared = Shared::with(
+            Leadership::given_by(&standing),
+            changes,
+            Followed::new("state".into()),
+        );
+        let task = tokio::spawn(rotator.sharing(shared).run());
+        tokio::time::sleep(10 * day).await;
+        assert_eq!(bundles.generation(), 1);
+        handle.ask(RotationStep::Renew).await.unwrap();
+        assert_eq!(bundles.generation(), 2);
+
+        let mut changes = bundles.subscribe();
+        standing.send_modify(|standing| standing.leads = true);
+        let asked = Instant::now();
+        changes.changed().await;
+        assert_eq!(asked.elapsed(), Duration::ZERO);
+        drop(handle);
+        task.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn questions_do_not_put_off_what_is_due() {
+        let folder = tempfile::tempdir().unwrap();
+        let (hour, first) = (Duration::from_secs(3600), ca_core::FirstCheck::AfterInterval);
+        let policy = RotationPolicy::new(hour, 100, first, ca_core::Method::Renew).unwrap();
+        let (rotator, handle, bundles) = rotator(&folder, Some(policy)).await;
+        let task = tokio::spawn(rotator.run());
+        for _ in 0..7 {
+            tokio::time::sleep(hour / 6).await;
+            handle.ask(RotationStep::Status).await.unwrap();
+        }
+        assert_eq!(bundles.generation(), 2);
         drop(handle);
         task.await.unwrap();
     }

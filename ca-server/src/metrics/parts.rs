@@ -1,7 +1,6 @@
 //! What the parts of a server tell at the moment of a scrape, so that it cannot go stale.
 
 use std::fmt;
-use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
@@ -9,6 +8,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use time::OffsetDateTime;
 
+use super::in_cluster;
 use crate::observed::Observed;
 
 #[derive(Debug)]
@@ -39,6 +39,9 @@ impl Collector for Parts {
             count.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
         }
         observed.spans.encode(&mut encoder)?;
+        if let Some(cluster) = &observed.in_cluster {
+            in_cluster::encode(cluster, &mut encoder)?;
+        }
         if let Some(rotator) = &observed.rotator {
             let name = "mesh_ca_rotation_steps";
             let help = "Steps of the root's rotation, also renewals, since the start";
@@ -81,10 +84,16 @@ impl Parts {
 
     fn files(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let ca = self.0.files.as_ref();
-        let ca = ca.map(|(_, files)| ("ca", files.generation(), files.status()));
+        let ca = ca.map(|(_, files)| ("ca", files.generation(), files.status().refusals));
+        let secret = self.0.in_cluster.as_ref();
+        let secret = secret.and_then(|cluster| cluster.secret.as_ref());
+        let secret = secret.map(|secret| {
+            let counts = secret.counts();
+            ("ca", counts.loads, counts.refusals)
+        });
         let policy = self.0.policy.as_ref();
-        let policy = policy.map(|(_, file)| ("policy", file.generation(), file.status()));
-        let all: Vec<(_, _, Arc<_>)> = ca.into_iter().chain(policy).collect();
+        let policy = policy.map(|(_, file)| ("policy", file.generation(), file.status().refusals));
+        let all: Vec<_> = ca.into_iter().chain(secret).chain(policy).collect();
         let name = "mesh_ca_file_loads";
         let help = "How many contents of a followed file were taken, with the first";
         let mut loads = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
@@ -94,18 +103,21 @@ impl Parts {
         let name = "mesh_ca_file_refusals";
         let help = "How many contents of a followed file were not taken";
         let mut refusals = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for (file, _, status) in &all {
-            PlainCount(status.refusals).encode(refusals.encode_family(&[("file", *file)])?)?;
+        for (file, _, refused) in &all {
+            PlainCount(*refused).encode(refusals.encode_family(&[("file", *file)])?)?;
         }
         Ok(())
     }
 }
 
 /// A counter under exactly its name, as `PlainCounter` is.
-struct PlainCount(u64);
+pub(super) struct PlainCount(pub(super) u64);
 
 impl PlainCount {
-    fn encode(&self, mut encoder: prometheus_client::encoding::MetricEncoder<'_>) -> fmt::Result {
+    pub(super) fn encode(
+        &self,
+        mut encoder: prometheus_client::encoding::MetricEncoder<'_>,
+    ) -> fmt::Result {
         encoder.encode_gauge(&self.0)
     }
 }

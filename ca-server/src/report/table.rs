@@ -3,7 +3,8 @@
 use std::fmt;
 
 use super::{
-    AuthenticatorReport, CaReport, CertificateReport, FilesReport, Report, RequestsReport,
+    AuthenticatorReport, CaReport, CertificateReport, ClusterReport, FilesReport, Report,
+    RequestsReport,
 };
 use crate::refusals::Refused;
 
@@ -24,6 +25,7 @@ impl fmt::Display for Report {
         line(f, "trust domain", &self.trust_domain)?;
         line(f, "started", &self.started)?;
         self.ca.fmt(f)?;
+        self.cluster.as_ref().map_or(Ok(()), |each| each.fmt(f))?;
         for serving in &self.serving_certificates {
             writeln!(f, "\nserving certificate of {}", serving.name)?;
             line(f, "provider", &serving.provider)?;
@@ -90,6 +92,29 @@ impl fmt::Display for CaReport {
             line(f, "next step", &next)?;
         }
         self.files.as_ref().map_or(Ok(()), |each| files(f, each))
+    }
+}
+
+impl fmt::Display for ClusterReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\ncluster")?;
+        let holder = self.lease.holder.as_deref().unwrap_or("nobody");
+        let leads = if self.lease.leads { ": this one" } else { "" };
+        let lease = format!("{}, held by {holder}{leads}", self.lease.name);
+        line(f, "lease", &lease)?;
+        optional(f, "LAST ERROR", self.lease.last_error.as_deref())?;
+        for each in &self.published {
+            let text = format!(
+                "{} wanted, {} outdated, {} written, {} removed, {} failures",
+                each.wanted, each.outdated, each.written, each.removed, each.failures
+            );
+            line(f, &each.kind, &text)?;
+        }
+        let Some(failure) = &self.last_failure else {
+            return Ok(());
+        };
+        let text = format!("{} {}", failure.time, failure.reason);
+        line(f, "last failure", &text)
     }
 }
 
