@@ -26,11 +26,7 @@ pub trait Authenticator: Send + Sync + fmt::Debug {
 
     /// What it goes by, for people. Cheap: nobody is asked.
     fn status(&self) -> AuthenticatorStatus {
-        AuthenticatorStatus {
-            name: self.name(),
-            issuer: None,
-            keys: None,
-        }
+        AuthenticatorStatus::new(self.name())
     }
 }
 
@@ -44,6 +40,17 @@ pub struct AuthenticatorStatus {
     pub issuer: Option<String>,
     /// The keys it verifies with, where it does.
     pub keys: Option<KeyStatus>,
+}
+
+impl AuthenticatorStatus {
+    /// Of one that goes by nothing but the evidence.
+    pub fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            issuer: None,
+            keys: None,
+        }
+    }
 }
 
 /// Why an authenticator does not vouch for a caller.

@@ -6,16 +6,20 @@ use std::time::Duration;
 use ca_core::{IdentityError, PublicKeyKind, SpiffeId};
 
 use crate::caller::{Caller, Identities};
+#[cfg(feature = "kubernetes")]
+use crate::kubernetes::{NodeProxies, NodeProxyRefusal};
 use crate::policy::{AuthorityRights, AuthorityVerdict, Limits, Policy, RuleName, Verdict};
 
 /// Decides for which names a caller gets a certificate: its own, one of its own, or what a policy says.
 ///
-/// This is the one place where names are granted. Node proxies, which ask on behalf of the pods on their
-/// node, will be decided here too; then the authorizer holds what it knows of pods, and the call stays
-/// as it is.
+/// This is the one place where names are granted: also those of node proxies, which ask on behalf of the pods on their
+/// node. A policy that denies a name denies it to them as well, and its limits hold; and where it keeps callers from their
+/// own names, a rule must allow what they ask for.
 #[derive(Debug)]
 pub struct Authorizer {
     policy: CurrentPolicy,
+    #[cfg(feature = "kubernetes")]
+    node_proxies: Option<NodeProxies>,
 }
 
 #[derive(Debug)]
@@ -33,17 +37,29 @@ impl Authorizer {
 
     /// Decides by a policy.
     pub fn by_policy(policy: Policy) -> Self {
-        Self {
-            policy: CurrentPolicy::Fixed(Arc::new(policy)),
-        }
+        Self::by(CurrentPolicy::Fixed(Arc::new(policy)))
     }
 
     /// Decides by a policy in a file, as of the last time that it could be read.
     #[cfg(feature = "files")]
     pub fn by_policy_file(file: ca_core::files::FollowedFiles<Policy>) -> Self {
+        Self::by(CurrentPolicy::Followed(file))
+    }
+
+    fn by(policy: CurrentPolicy) -> Self {
         Self {
-            policy: CurrentPolicy::Followed(file),
+            policy,
+            #[cfg(feature = "kubernetes")]
+            node_proxies: None,
         }
+    }
+
+    /// Lets node proxies ask for the names of the pods on their node.
+    #[cfg(feature = "kubernetes")]
+    #[must_use]
+    pub fn with_node_proxies(mut self, proxies: NodeProxies) -> Self {
+        self.node_proxies = Some(proxies);
+        self
     }
 
     /// Grants the caller's names; or, when it asks `on_behalf_of` one name, that name alone.
@@ -80,10 +96,7 @@ impl Authorizer {
                     });
                 }
                 Verdict::NotAllowed => {
-                    return Err(AuthzError::NotItsName {
-                        caller: Box::new(caller.identities),
-                        wanted: wanted.clone(),
-                    });
+                    limits.merge(self.as_node_proxy(&policy, &caller, wanted, &mut rules)?);
                 }
             }
         }
@@ -94,6 +107,47 @@ impl Authorizer {
             limits,
             rules: each_once(rules),
         })
+    }
+
+    /// What is not a caller's own, and what no rule allows, it may have for a pod on its node.
+    #[cfg(feature = "kubernetes")]
+    fn as_node_proxy(
+        &self,
+        policy: &Policy,
+        caller: &Caller,
+        wanted: &SpiffeId,
+        rules: &mut Vec<RuleName>,
+    ) -> Result<Limits, AuthzError> {
+        let refused = || not_its_name(caller, wanted);
+        let proxies = self.node_proxies.as_ref().ok_or_else(refused)?;
+        let limits = policy.limits_beyond_own(caller, wanted);
+        let limits = limits.ok_or_else(refused)?;
+        match proxies.judge(caller, wanted) {
+            Ok(()) => {
+                rules.push(RuleName::NODE_PROXY);
+                Ok(limits)
+            }
+            Err(reason) => Err(AuthzError::NodeProxy {
+                caller: Box::new(caller.identities.clone()),
+                wanted: wanted.clone(),
+                reason: Box::new(reason),
+            }),
+        }
+    }
+
+    #[cfg(not(feature = "kubernetes"))]
+    #[expect(
+        clippy::unused_self,
+        reason = "with the feature `kubernetes` it knows who else may"
+    )]
+    fn as_node_proxy(
+        &self,
+        _: &Policy,
+        caller: &Caller,
+        wanted: &SpiffeId,
+        _: &mut Vec<RuleName>,
+    ) -> Result<Limits, AuthzError> {
+        Err(not_its_name(caller, wanted))
     }
 
     /// Grants the certificate of a CA below this one. Without a policy nobody gets it.
@@ -127,6 +181,13 @@ impl Authorizer {
             AuthorityVerdict::Denied(rule) => Err(refused(caller, Some(rule))),
             AuthorityVerdict::NotAllowed => Err(refused(caller, None)),
         }
+    }
+}
+
+fn not_its_name(caller: &Caller, wanted: &SpiffeId) -> AuthzError {
+    AuthzError::NotItsName {
+        caller: Box::new(caller.identities.clone()),
+        wanted: wanted.clone(),
     }
 }
 
@@ -293,6 +354,20 @@ pub enum AuthzError {
         /// The rule.
         rule: RuleName,
     },
+    /// It asks for the name of a pod, and is no node proxy that may have it.
+    #[cfg(feature = "kubernetes")]
+    #[error(
+        "{} asks for {wanted}, which no rule allows, and not as a node proxy: {reason}",
+        names(caller)
+    )]
+    NodeProxy {
+        /// The caller's own names.
+        caller: Box<Identities>,
+        /// The name it asks for.
+        wanted: SpiffeId,
+        /// Why not.
+        reason: Box<NodeProxyRefusal>,
+    },
     /// It asks for the certificate of a CA, which nothing lets it have.
     #[error(
         "{} asks to be a CA, which {}",
@@ -308,6 +383,17 @@ pub enum AuthzError {
         /// The rule that denies it, if there is one.
         rule: Option<RuleName>,
     },
+}
+
+impl AuthzError {
+    /// Whether the same caller may get the same name in a moment.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            #[cfg(feature = "kubernetes")]
+            Self::NodeProxy { reason, .. } => reason.is_retryable(),
+            _ => false,
+        }
+    }
 }
 
 /// A policy does not accept such a key for this name. The caller may be told: it has the name.

@@ -1,6 +1,7 @@
 //! Who is calling, as far as the evidence proves it.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ca_core::{IdentityError, SpiffeId, TrustDomain};
 use time::OffsetDateTime;
@@ -19,6 +20,8 @@ pub struct Caller {
     pub service_account: Option<ServiceAccount>,
     /// The pod the evidence is bound to, if any. Only such a caller can ever be a node proxy.
     pub pod: Option<Pod>,
+    /// The Kubernetes cluster that vouches for the caller, if one does.
+    pub cluster: Option<Arc<str>>,
     /// When the evidence ends.
     pub expires: OffsetDateTime,
 }
@@ -37,6 +40,7 @@ impl Caller {
             identities,
             service_account: None,
             pod: None,
+            cluster: None,
             expires,
         }
     }

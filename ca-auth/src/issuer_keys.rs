@@ -33,7 +33,10 @@ use pki_types::{AlgorithmIdentifier, alg_id};
 ///
 /// Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct IssuerKeys(Arc<[IssuerKey]>);
+pub struct IssuerKeys {
+    keys: Arc<[IssuerKey]>,
+    issuer: Option<Arc<str>>,
+}
 
 impl IssuerKeys {
     /// Reads the content of a file: a JWK Set (RFC 7517), or PEM with one or more `PUBLIC KEY` blocks.
@@ -52,9 +55,25 @@ impl IssuerKeys {
         }
     }
 
+    fn new(keys: Arc<[IssuerKey]>) -> Self {
+        Self { keys, issuer: None }
+    }
+
+    /// The same keys, for tokens of this issuer alone: who published them has said so.
+    #[must_use]
+    pub fn published_by(mut self, issuer: impl Into<Arc<str>>) -> Self {
+        self.issuer = Some(issuer.into());
+        self
+    }
+
+    /// Whose tokens they are for, if who published them has said so.
+    pub fn issuer(&self) -> Option<&str> {
+        self.issuer.as_deref()
+    }
+
     /// The keys of an issuer that is part of this process.
     pub(crate) fn of_one(id: String, key: PublicKey) -> Self {
-        Self([IssuerKey::new(Some(id), key, None)].into())
+        Self::new([IssuerKey::new(Some(id), key, None)].into())
     }
 
     fn from_jwk_set(content: &[u8]) -> Result<Self, IssuerKeysError> {
@@ -75,7 +94,7 @@ impl IssuerKeys {
             let reasons = passed_over.join("; ");
             return Err(IssuerKeysError::NoneUsable { reasons });
         }
-        Ok(Self(keys.into()))
+        Ok(Self::new(keys.into()))
     }
 
     fn from_pem(content: &[u8]) -> Result<Self, IssuerKeysError> {
@@ -94,30 +113,34 @@ impl IssuerKeys {
                 label: label.into(),
             }),
         };
-        blocks.iter().map(read).collect::<Result<_, _>>().map(Self)
+        blocks
+            .iter()
+            .map(read)
+            .collect::<Result<_, _>>()
+            .map(Self::new)
     }
 
     /// Whether these are the very keys that were read at one moment, and not others that may be equal.
     pub fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        Arc::ptr_eq(&self.keys, &other.keys)
     }
 
     /// How many keys there are.
     #[expect(clippy::len_without_is_empty, reason = "it never is")]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.keys.len()
     }
 
     /// The fingerprint of each key, to be shown: the SHA-256 of its public key in base64url, which is
     /// the key ID that Kubernetes gives it.
     pub fn fingerprints(&self) -> impl Iterator<Item = String> {
-        self.0.iter().map(|key| fingerprint(&key.public))
+        self.keys.iter().map(|key| fingerprint(&key.public))
     }
 
     /// The keys that may have signed a token which names `id`: those of that ID and those without one.
     /// A token without an ID may be signed by any.
     pub(crate) fn candidates(&self, id: Option<&str>) -> impl Iterator<Item = &IssuerKey> {
-        self.0.iter().filter(move |key| match (id, &key.id) {
+        self.keys.iter().filter(move |key| match (id, &key.id) {
             (Some(wanted), Some(own)) => wanted == own,
             _ => true,
         })

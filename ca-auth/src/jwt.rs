@@ -93,21 +93,33 @@ impl JwtAuthenticator {
     }
 
     async fn judge(&self, token: &str, now: OffsetDateTime) -> Result<Caller, TokenError> {
+        Ok(self.verified(token, now).await?.caller)
+    }
+
+    /// Judges a token, and tells what it is bound to besides.
+    pub(crate) async fn verified(
+        &self,
+        token: &str,
+        now: OffsetDateTime,
+    ) -> Result<VerifiedToken, TokenError> {
         let token = SignedToken::read(token)?;
-        if self.issuer.is_some() && self.issuer != token.claims.iss {
-            return Err(TokenError::Issuer {
-                found: token.claims.iss.map(excerpt),
-            });
+        if let Some(issuer) = &self.issuer {
+            token.claims.check_issuer(issuer)?;
         }
         let keys = self.keys.current().await?;
-        if let Err(error) = token.verify(&keys) {
-            if !token.may_be_by_newer_keys(&error) {
-                return Err(error);
-            }
-            let newer = self.keys.newer(&keys).await?.ok_or(error)?;
-            token.verify(&newer)?;
+        if let Some(issuer) = keys.issuer() {
+            token.claims.check_issuer(issuer)?;
         }
-        self.accept(token.claims, &token.claims_json, now)
+        let keys = match token.verify(&keys) {
+            Ok(()) => keys,
+            Err(error) if token.may_be_by_newer_keys(&error) => {
+                let newer = self.keys.newer(&keys).await?.ok_or(error)?;
+                token.verify(&newer)?;
+                newer
+            }
+            Err(error) => return Err(error),
+        };
+        self.accept(token.claims, &token.claims_json, &keys, now)
     }
 
     /// Judges claims that the issuer has made.
@@ -115,26 +127,18 @@ impl JwtAuthenticator {
         &self,
         claims: Claims,
         json: &[u8],
+        keys: &IssuerKeys,
         now: OffsetDateTime,
-    ) -> Result<Caller, TokenError> {
-        let exp = instant(claims.exp);
-        let expires = exp.saturating_add(self.clock_skew);
-        if expires <= now {
-            return Err(TokenError::Expired { at: exp });
-        }
-        let leeway = Self::NOT_BEFORE_LEEWAY.max(self.clock_skew);
-        match claims.nbf.map(instant) {
-            Some(from) if from - now > leeway => return Err(TokenError::NotYetValid { from }),
-            _ => {}
-        }
-        if !claims.aud.has_one_of(&self.audiences) {
-            return Err(TokenError::Audience {
-                found: claims.aud.shown(),
-            });
-        }
+    ) -> Result<VerifiedToken, TokenError> {
+        let expires = claims.check_times(self.clock_skew, now)?;
+        claims.check_audience(&self.audiences)?;
         let source = Source::Token {
             // As it was configured, which is what it says: whole, because policies go by it.
-            issuer: self.issuer.clone().or(claims.iss.map(excerpt)),
+            issuer: self
+                .issuer
+                .clone()
+                .or_else(|| keys.issuer().map(str::to_owned))
+                .or(claims.iss.map(excerpt)),
         };
         let caller =
             |identity: SpiffeId| Caller::new(NAME, source, Identities::from(identity), expires);
@@ -145,14 +149,62 @@ impl JwtAuthenticator {
                     .identity(&self.trust_domain)
                     .map_err(TokenError::Identity)?;
                 let mut caller = caller(identity);
+                let mut bound = Bound::default();
                 if let Some(kubernetes) = claims.kubernetes {
-                    caller.pod = kubernetes.pod_of(&account)?;
+                    (caller.pod, bound) = kubernetes.bound_to(&account)?;
                 }
                 caller.service_account = Some(account);
-                Ok(caller)
+                Ok(VerifiedToken { caller, bound })
             }
-            SubjectRule::Claims(rule) => Ok(caller(rule.identity(json, &self.trust_domain)?)),
+            SubjectRule::Claims(rule) => Ok(VerifiedToken {
+                caller: caller(rule.identity(json, &self.trust_domain)?),
+                bound: Bound::default(),
+            }),
         }
+    }
+}
+
+/// What a token proves.
+#[derive(Clone, Debug)]
+pub(crate) struct VerifiedToken {
+    pub(crate) caller: Caller,
+    #[cfg_attr(not(feature = "kubernetes"), expect(dead_code, reason = "nobody asks"))]
+    pub(crate) bound: Bound,
+}
+
+/// With what a token of Kubernetes ends, besides its time. Its pod is part of the caller.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Bound {
+    pub(crate) account_uid: Option<String>,
+    /// Where the pod was when it got the token; without a pod, what the token is bound to.
+    pub(crate) node: Option<String>,
+    /// Whether it ends with a Secret.
+    pub(crate) to_secret: bool,
+}
+
+/// What a token says of itself where **somebody else verifies it**: enough to spare them those that cannot be good.
+#[cfg(feature = "kubernetes")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ClaimedToken {
+    pub(crate) issuer: Option<String>,
+    pub(crate) expires: OffsetDateTime,
+}
+
+#[cfg(feature = "kubernetes")]
+impl ClaimedToken {
+    pub(crate) fn read(
+        token: &str,
+        audiences: &Audiences,
+        clock_skew: Duration,
+        now: OffsetDateTime,
+    ) -> Result<Self, TokenError> {
+        let claims = SignedToken::read(token)?.claims;
+        let expires = claims.check_times(clock_skew, now)?;
+        claims.check_audience(audiences)?;
+        Ok(Self {
+            issuer: claims.iss,
+            expires,
+        })
     }
 }
 
@@ -272,6 +324,13 @@ impl Audiences {
     }
 }
 
+#[cfg(feature = "kubernetes")]
+impl Audiences {
+    pub(crate) fn names(&self) -> &[String] {
+        &self.0
+    }
+}
+
 impl Default for Audiences {
     /// What the agents of Istio ask their tokens for.
     fn default() -> Self {
@@ -357,6 +416,17 @@ pub enum TokenError {
     Identity(#[source] IdentityError),
 }
 
+#[cfg(feature = "kubernetes")]
+impl TokenError {
+    /// Whether only who made the token can tell: the keys that we know say nothing about it.
+    pub(crate) fn is_for_the_issuer_to_judge(&self) -> bool {
+        matches!(
+            self,
+            Self::Keys(_) | Self::UnknownKey { .. } | Self::Issuer { .. }
+        )
+    }
+}
+
 #[derive(Deserialize)]
 struct Header {
     alg: String,
@@ -384,6 +454,44 @@ struct Claims {
     nbf: Option<f64>,
     #[serde(rename = "kubernetes.io")]
     kubernetes: Option<KubernetesClaims>,
+}
+
+impl Claims {
+    fn check_issuer(&self, expected: &str) -> Result<(), TokenError> {
+        if self.iss.as_deref() == Some(expected) {
+            return Ok(());
+        }
+        Err(TokenError::Issuer {
+            found: self.iss.as_ref().map(excerpt),
+        })
+    }
+
+    /// When the token ends.
+    fn check_times(
+        &self,
+        clock_skew: Duration,
+        now: OffsetDateTime,
+    ) -> Result<OffsetDateTime, TokenError> {
+        let exp = instant(self.exp);
+        let expires = exp.saturating_add(clock_skew);
+        if expires <= now {
+            return Err(TokenError::Expired { at: exp });
+        }
+        let leeway = JwtAuthenticator::NOT_BEFORE_LEEWAY.max(clock_skew);
+        match self.nbf.map(instant) {
+            Some(from) if from - now > leeway => Err(TokenError::NotYetValid { from }),
+            _ => Ok(expires),
+        }
+    }
+
+    fn check_audience(&self, ours: &Audiences) -> Result<(), TokenError> {
+        if self.aud.has_one_of(ours) {
+            return Ok(());
+        }
+        Err(TokenError::Audience {
+            found: self.aud.shown(),
+        })
+    }
 }
 
 #[derive(Deserialize)]
@@ -425,6 +533,8 @@ struct KubernetesClaims {
     namespace: Option<String>,
     serviceaccount: Option<KubernetesObject>,
     pod: Option<KubernetesObject>,
+    node: Option<KubernetesObject>,
+    secret: Option<serde::de::IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -435,7 +545,7 @@ struct KubernetesObject {
 }
 
 impl KubernetesClaims {
-    fn pod_of(self, account: &ServiceAccount) -> Result<Option<Pod>, TokenError> {
+    fn bound_to(self, account: &ServiceAccount) -> Result<(Option<Pod>, Bound), TokenError> {
         let says_other =
             |found: Option<&str>, expected| found.is_some_and(|found| found != expected);
         let name = self
@@ -447,9 +557,16 @@ impl KubernetesClaims {
         {
             return Err(TokenError::Contradiction);
         }
-        Ok(self
-            .pod
-            .map(|KubernetesObject { name, uid }| Pod { name, uid }))
+        let bound = Bound {
+            account_uid: self.serviceaccount.map(|account| account.uid),
+            node: self.node.map(|node| node.name),
+            to_secret: self.secret.is_some(),
+        };
+        let pod = self.pod.map(|pod| Pod {
+            name: pod.name,
+            uid: pod.uid,
+        });
+        Ok((pod, bound))
     }
 }
 

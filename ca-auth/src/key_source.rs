@@ -1,6 +1,7 @@
 //! The seam for places that issuer keys come from.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ca_core::BoxFuture;
@@ -51,6 +52,24 @@ impl KeysUnavailable {
         Self {
             reason: reason.into(),
         }
+    }
+}
+
+/// Keys that somebody else looks at as well.
+impl<T: KeySource + ?Sized> KeySource for Arc<T> {
+    fn current(&self) -> BoxFuture<'_, Result<IssuerKeys, KeysUnavailable>> {
+        (**self).current()
+    }
+
+    fn newer<'a>(
+        &'a self,
+        than: &'a IssuerKeys,
+    ) -> BoxFuture<'a, Result<Option<IssuerKeys>, KeysUnavailable>> {
+        (**self).newer(than)
+    }
+
+    fn status(&self) -> KeyStatus {
+        (**self).status()
     }
 }
 

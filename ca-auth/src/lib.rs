@@ -59,9 +59,11 @@ mod jwt;
 #[cfg(feature = "http")]
 mod key_place;
 mod key_source;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 mod local_issuer;
 mod policy;
-#[cfg(feature = "http")]
+#[cfg(any(feature = "http", feature = "kubernetes"))]
 mod remote_keys;
 mod subject_rule;
 
@@ -86,7 +88,7 @@ pub use key_place::{KeyPlace, KeyPlaceError};
 pub use key_source::{KeySource, KeyStatus, KeysUnavailable};
 pub use local_issuer::{LocalIssuer, LocalIssuerError};
 pub use policy::{Policy, PolicyError, Problem, RuleName};
-#[cfg(feature = "http")]
+#[cfg(any(feature = "http", feature = "kubernetes"))]
 pub use remote_keys::{KeySchedule, RemoteKeys};
 pub use subject_rule::{
     ClaimError, ClaimName, ClaimRule, IdentityTemplate, SubjectRule, TemplateError,

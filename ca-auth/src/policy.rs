@@ -158,13 +158,25 @@ impl Policy {
         let Some(by) = allowed else {
             return Verdict::NotAllowed;
         };
+        let limits = self.limits(caller, wanted, is_own);
+        Verdict::Allowed { by, limits }
+    }
+
+    /// The limits of a name that is granted for another reason than the rules; `None` where a policy keeps callers from
+    /// what is not allowed by a rule.
+    #[cfg(feature = "kubernetes")]
+    pub(crate) fn limits_beyond_own(&self, caller: &Caller, wanted: &SpiffeId) -> Option<Limits> {
+        (self.own == OwnIdentity::Allow).then(|| self.limits(caller, wanted, false))
+    }
+
+    fn limits(&self, caller: &Caller, wanted: &SpiffeId, is_own: bool) -> Limits {
         let mut limits = Limits::default();
         for limit in &self.limits {
             if limit.conditions.are_met(caller, wanted, is_own) {
                 limits.add(limit);
             }
         }
-        Verdict::Allowed { by, limits }
+        limits
     }
 }
 
@@ -360,18 +372,33 @@ impl KeyType {
 
 /// Which rule made a decision: for the record, and for whoever asks why.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RuleName(Option<Arc<str>>);
+pub struct RuleName(Origin);
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Origin {
+    Own,
+    NodeProxy,
+    Policy(Arc<str>),
+}
 
 impl RuleName {
     /// The rule that holds without a policy: what is proved to be a caller's own, it gets.
-    pub const OWN: Self = Self(None);
+    pub const OWN: Self = Self(Origin::Own);
+
+    /// The rule that holds for node proxies: what a pod on its node has, it gets.
+    pub const NODE_PROXY: Self = Self(Origin::NodeProxy);
+
+    fn of_policy(name: Arc<str>) -> Self {
+        Self(Origin::Policy(name))
+    }
 }
 
 impl fmt::Display for RuleName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            None => f.write_str("own identity"),
-            Some(name) => write!(f, "policy rule {name:?}"),
+            Origin::Own => f.write_str("own identity"),
+            Origin::NodeProxy => f.write_str("pod on the same node"),
+            Origin::Policy(name) => write!(f, "policy rule {name:?}"),
         }
     }
 }

@@ -9,9 +9,12 @@ use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
+use crate::authenticator::Reason;
+#[cfg(feature = "http")]
 use crate::https::HttpsClient;
 use crate::issuer_keys::IssuerKeys;
-use crate::key_place::{KeyPlace, KeyPlaceError};
+#[cfg(feature = "http")]
+use crate::key_place::KeyPlace;
 use crate::key_source::{KeySource, KeyStatus, KeysUnavailable};
 
 /// Keys that are fetched again from time to time, and when a token shows one that is not known.
@@ -57,6 +60,7 @@ impl RemoteKeys {
     ///
     /// # Panics
     /// Outside of a tokio runtime.
+    #[cfg(feature = "http")]
     pub fn start(
         place: KeyPlace,
         client: impl Fn() -> HttpsClient + Send + 'static,
@@ -65,12 +69,13 @@ impl RemoteKeys {
         let name: Arc<str> = place.to_string().into();
         let fetch = move || -> Fetched {
             let (place, client) = (place.clone(), client());
-            Box::pin(async move { place.fetch(&client).await })
+            Box::pin(async move { Ok(place.fetch(&client).await?) })
         };
         Self::start_with(name, fetch, schedule)
     }
 
-    fn start_with(
+    /// The same by other means: `fetch` makes one attempt, and sees to its deadline.
+    pub(crate) fn start_with(
         place: Arc<str>,
         fetch: impl FnMut() -> Fetched + Send + 'static,
         schedule: KeySchedule,
@@ -91,6 +96,14 @@ impl RemoteKeys {
             place,
             task: tokio::spawn(task).abort_handle(),
         }
+    }
+
+    /// Whose tokens the keys at hand are for, if who published them has said so.
+    #[cfg(feature = "kubernetes")]
+    pub(crate) fn issuer(&self) -> Option<String> {
+        let state = self.state.borrow();
+        let keys = &state.held.as_ref()?.keys;
+        keys.issuer().map(str::to_owned)
     }
 
     /// What is known after the issuer has been asked once more; `seen` itself if that was a moment ago.
@@ -194,7 +207,7 @@ impl fmt::Debug for RemoteKeys {
     }
 }
 
-type Fetched = BoxFuture<'static, Result<IssuerKeys, KeyPlaceError>>;
+pub(crate) type Fetched = BoxFuture<'static, Result<IssuerKeys, Reason>>;
 
 #[derive(Clone, Default)]
 struct State {
@@ -247,12 +260,7 @@ async fn keep(
     }
 }
 
-fn record(
-    state: &mut State,
-    fetched: Result<IssuerKeys, KeyPlaceError>,
-    at: Instant,
-    place: &Arc<str>,
-) {
+fn record(state: &mut State, fetched: Result<IssuerKeys, Reason>, at: Instant, place: &Arc<str>) {
     let had_failed = |state: &State| state.last.as_ref().is_some_and(|l| l.failure.is_some());
     let failure = match fetched {
         Ok(keys) => {

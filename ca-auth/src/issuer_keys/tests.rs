@@ -10,7 +10,7 @@ fn parse(keys: &Value) -> Result<IssuerKeys, IssuerKeysError> {
 
 fn algorithms(keys: &Value) -> Vec<Vec<Algorithm>> {
     let keys = parse(keys).unwrap();
-    keys.0.iter().map(|key| key.algorithms.clone()).collect()
+    keys.keys.iter().map(|key| key.algorithms.clone()).collect()
 }
 
 fn p256(changes: Value) -> Value {

@@ -303,7 +303,7 @@ impl Reader<'_, '_> {
             sources,
             identities,
         };
-        (RuleName(Some(name.into())), conditions)
+        (RuleName::of_policy(name.into()), conditions)
     }
 
     /// The values of two lists that are one condition.

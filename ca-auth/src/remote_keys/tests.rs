@@ -39,9 +39,9 @@ impl Scripted {
                 } else {
                     answers[0].clone()
                 };
-                answer.ok_or_else(|| KeyPlaceError::Keys {
-                    url: "https://issuer.example/keys".into(),
-                    cause: IssuerKeysError::Empty,
+                answer.ok_or_else(|| {
+                    let cause = IssuerKeysError::Empty;
+                    format!("https://issuer.example/keys: {cause}").into()
                 })
             })
         };
