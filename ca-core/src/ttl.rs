@@ -38,6 +38,11 @@ impl TtlPolicy {
         })
     }
 
+    /// The default, or `max` where that is shorter: for a policy that is narrower than this one.
+    pub fn default_within(&self, max: Duration) -> Duration {
+        self.default.min(max)
+    }
+
     /// The longest lifetime that can be had.
     pub fn max(&self) -> Duration {
         self.max

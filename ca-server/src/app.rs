@@ -11,8 +11,7 @@ use std::time::Duration;
 use ca_core::crypto::AWS_LC_RS;
 use ca_core::files::FollowedFiles;
 use ca_core::{
-    BundleError, BundleStore, DirectoryStore, KeyCertBundle, LocalAuthority, RootParams,
-    StoreError, TrustDomain,
+    BundleError, BundleStore, DirectoryStore, KeyCertBundle, RootParams, StoreError, TrustDomain,
 };
 use time::OffsetDateTime;
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
@@ -27,19 +26,18 @@ use crate::announce::Announcement;
 use crate::audit::AuditLog;
 use crate::authentication::{self, AuthenticatorsError, Witness};
 use crate::authority::in_cluster::{self, ClusterCa, ClusterCaError};
-use crate::authority::local::OffloadingAuthority;
 use crate::authority::plugged::{self, PluggedError};
+use crate::authority::registration::{Errands, Registration, RegistrationError};
 use crate::authority::rotator::{Rotator, RotatorHandle};
 use crate::authority::self_signed::{self, Origin, SelfSignedError};
-use crate::authority::subordinate::SubordinateAuthorities;
+use crate::authority::signing::Signing;
 use crate::authority::upstream::{self, Meanwhile, OpenError, Upstream, UpstreamHandle};
 use crate::cli::token;
-use crate::config::{Config, Tokens};
+use crate::config::{Config, Tokens, Whose};
 use crate::control;
 use crate::grpc::{self, GrpcConfig};
 use crate::in_cluster::{Duties, Election};
 use crate::kubernetes::{Cluster, ClusterError};
-use crate::mesh_roots::MeshRoots;
 use crate::metrics::{Metrics, Verdicts};
 use crate::observed::Observed;
 use crate::roots_file;
@@ -60,7 +58,7 @@ pub struct App {
     exporter: Exporter,
     grpc: GrpcConfig,
     observed: Observed,
-    bundles: BundleStore,
+    signing: Signing,
     kind: CaKind,
     /// Where there is a cluster.
     duties: Option<Duties>,
@@ -80,9 +78,11 @@ enum CaKind {
     /// A Secret of the cluster. The store is held for its lock: the folder is ours.
     InCluster(Box<ClusterCa>, DirectoryStore),
     /// Files that an operator replaces. The store is held for its lock: the folder is ours.
-    Plugged(FollowedFiles<KeyCertBundle>, DirectoryStore),
+    Plugged(FollowedFiles<KeyCertBundle>, BundleStore, DirectoryStore),
     /// A key of our own that another CA certifies, and the task that renews that.
     Intermediate(Box<Upstream>, UpstreamHandle),
+    /// No key: somebody else signs, and these run beside it. The store is held for its lock.
+    Registration(Errands, DirectoryStore),
 }
 
 impl CaKind {
@@ -93,6 +93,7 @@ impl CaKind {
             Self::InCluster(ca, _) => ca.name(),
             Self::Plugged(..) => "plugged-in",
             Self::Intermediate(..) => "intermediate",
+            Self::Registration(..) => "registration authority",
         }
     }
 
@@ -100,14 +101,17 @@ impl CaKind {
         match self {
             Self::SelfSigned(_, handle) => Some(handle.clone()),
             Self::InCluster(ca, _) => ca.rotator(),
-            Self::Plugged(..) | Self::Intermediate(..) => None,
+            Self::Plugged(..) | Self::Intermediate(..) | Self::Registration(..) => None,
         }
     }
 
     fn upstream(&self) -> Option<UpstreamHandle> {
         match self {
             Self::Intermediate(_, handle) => Some(handle.clone()),
-            Self::SelfSigned(..) | Self::InCluster(..) | Self::Plugged(..) => None,
+            Self::SelfSigned(..)
+            | Self::InCluster(..)
+            | Self::Plugged(..)
+            | Self::Registration(..) => None,
         }
     }
 }
@@ -141,7 +145,7 @@ impl App {
 
         let mut authentication = config.authentication;
         let policy_path = authentication.policy.take();
-        let (authorizer, policy) =
+        let (mut authorizer, policy) =
             authentication::authorizer(policy_path.as_ref(), &config.trust_domain)?;
 
         let store = DirectoryStore::open_with(&config.data_dir, &AWS_LC_RS)?;
@@ -149,62 +153,83 @@ impl App {
             path: control::path(&config.data_dir),
             cause,
         })?;
-        let plugged = match cluster.is_some() && keep_in_cacerts {
-            true if in_cluster::is_own(&config.root_ca_dir) => None,
-            _ => plugged::follow(&config.root_ca_dir)?,
-        };
-        let (kind, bundles) = match (plugged, config.upstream) {
-            (Some(_), Some(_)) => return Err(AppError::TwoCas(config.root_ca_dir)),
-            (None, Some(above)) => {
-                let pending = config.data_dir.join("pending-key.pem");
-                let mesh = config.trust_domain.clone();
-                let (mut task, handle) = Upstream::open(above, store, &pending, mesh, now).await?;
-                let bundles = match task.bundles() {
-                    Some(bundles) => bundles.clone(),
-                    None => {
-                        let meanwhile = Meanwhile {
-                            admin: &admin,
-                            control: &control,
+        let (kind, signing) = match config.whose {
+            Whose::Signers(signers) => {
+                let plan = &config.serving.plan;
+                let opened = Registration::open(
+                    signers,
+                    cluster.as_ref(),
+                    &plan.grpc,
+                    plan.needs_issuer(),
+                    &admin,
+                );
+                let (registration, errands) = opened.await?;
+                let kind = CaKind::Registration(errands, store);
+                (kind, Signing::Asked(registration))
+            }
+            Whose::Own(upstream) => {
+                let plugged = match cluster.is_some() && keep_in_cacerts {
+                    true if in_cluster::is_own(&config.root_ca_dir) => None,
+                    _ => plugged::follow(&config.root_ca_dir)?,
+                };
+                let (kind, bundles) = match (plugged, upstream) {
+                    (Some(_), Some(_)) => return Err(AppError::TwoCas(config.root_ca_dir)),
+                    (None, Some(above)) => {
+                        let pending = config.data_dir.join("pending-key.pem");
+                        let mesh = config.trust_domain.clone();
+                        let (mut task, handle) =
+                            Upstream::open(above, store, &pending, mesh, now).await?;
+                        let bundles = match task.bundles() {
+                            Some(bundles) => bundles.clone(),
+                            None => {
+                                let meanwhile = Meanwhile {
+                                    admin: &admin,
+                                    control: &control,
+                                };
+                                let waited =
+                                    upstream::answer_meanwhile(meanwhile, &mut task, &handle);
+                                waited.await.map_err(AppError::Waiting)?
+                            }
                         };
-                        let waited = upstream::answer_meanwhile(meanwhile, &mut task, &handle);
-                        waited.await.map_err(AppError::Waiting)?
+                        (CaKind::Intermediate(Box::new(task), handle), bundles)
+                    }
+                    (Some(files), None) => {
+                        tracing::info!(folder = %config.root_ca_dir.display(), "the CA's key is plugged in");
+                        let bundles = BundleStore::new((*files.current()).clone());
+                        (CaKind::Plugged(files, bundles.clone(), store), bundles)
+                    }
+                    (None, None) => {
+                        let params =
+                            RootParams::new(config.trust_domain.as_str(), config.root_lifetime);
+                        if let Some((cluster, election)) = cluster.as_ref().zip(election.as_ref()) {
+                            let plan = in_cluster::Plan {
+                                in_cacerts: keep_in_cacerts,
+                                params,
+                                rotation: config.rotation,
+                                leadership: election.leadership.clone(),
+                            };
+                            let ca = in_cluster::open(cluster, plan).await?;
+                            let bundles = ca.bundles.clone();
+                            (CaKind::InCluster(Box::new(ca), store), bundles)
+                        } else {
+                            let (stored, origin) =
+                                self_signed::load_or_create(&store, &params, now).await?;
+                            if origin == Origin::Created {
+                                tracing::info!(folder = %config.data_dir.display(), "new root created");
+                            }
+                            let bundles = BundleStore::new(stored.state.bundle(now)?);
+                            let (rotator, handle) = Rotator::new(
+                                Box::new(store),
+                                stored,
+                                bundles.clone(),
+                                params,
+                                config.rotation,
+                            );
+                            (CaKind::SelfSigned(Box::new(rotator), handle), bundles)
+                        }
                     }
                 };
-                (CaKind::Intermediate(Box::new(task), handle), bundles)
-            }
-            (Some(files), None) => {
-                tracing::info!(folder = %config.root_ca_dir.display(), "the CA's key is plugged in");
-                let bundles = BundleStore::new((*files.current()).clone());
-                (CaKind::Plugged(files, store), bundles)
-            }
-            (None, None) => {
-                let params = RootParams::new(config.trust_domain.as_str(), config.root_lifetime);
-                if let Some((cluster, election)) = cluster.as_ref().zip(election.as_ref()) {
-                    let plan = in_cluster::Plan {
-                        in_cacerts: keep_in_cacerts,
-                        params,
-                        rotation: config.rotation,
-                        leadership: election.leadership.clone(),
-                    };
-                    let ca = in_cluster::open(cluster, plan).await?;
-                    let bundles = ca.bundles.clone();
-                    (CaKind::InCluster(Box::new(ca), store), bundles)
-                } else {
-                    let (stored, origin) =
-                        self_signed::load_or_create(&store, &params, now).await?;
-                    if origin == Origin::Created {
-                        tracing::info!(folder = %config.data_dir.display(), "new root created");
-                    }
-                    let bundles = BundleStore::new(stored.state.bundle(now)?);
-                    let (rotator, handle) = Rotator::new(
-                        Box::new(store),
-                        stored,
-                        bundles.clone(),
-                        params,
-                        config.rotation,
-                    );
-                    (CaKind::SelfSigned(Box::new(rotator), handle), bundles)
-                }
+                (kind, Signing::Own(bundles))
             }
         };
         let (duties, in_cluster) = cluster
@@ -215,7 +240,7 @@ impl App {
                     CaKind::InCluster(ca, _) => Some(ca.followed.clone()),
                     _ => None,
                 };
-                election.with_roots(cluster, MeshRoots::Own(bundles.clone()), secret)
+                election.with_roots(cluster, signing.roots(), secret)
             })
             .unzip();
         // It may have taken days.
@@ -224,13 +249,12 @@ impl App {
         let webhook = webhook.map(listen).transpose()?;
         let dns = dns.map(listen).transpose()?;
         let root_file = config.data_dir.join("root-cert.pem");
-        roots_file::write(&root_file, bundles.current().roots()).map_err(|cause| {
+        roots_file::write(&root_file, &signing.roots().current()).map_err(|cause| {
             AppError::RootFile {
                 path: root_file.clone(),
                 cause,
             }
         })?;
-        let authority = LocalAuthority::new(bundles.clone());
 
         let local_tokens = matches!(authentication.tokens, Tokens::Local(_));
         let verdicts = Arc::new(Verdicts::default());
@@ -241,15 +265,19 @@ impl App {
             &(Arc::clone(&verdicts) as Arc<dyn Witness>),
         )?);
 
-        let certificates = config.serving.plan.carry_out(&authority, now)?;
+        let issuer = signing.serving_issuer();
+        let certificates = config.serving.plan.carry_out(&issuer, now).await?;
         let files = match &kind {
-            CaKind::Plugged(files, _) => Some(files.clone()),
-            CaKind::SelfSigned(..) | CaKind::InCluster(..) | CaKind::Intermediate(..) => None,
+            CaKind::Plugged(files, ..) => Some(files.clone()),
+            CaKind::SelfSigned(..)
+            | CaKind::InCluster(..)
+            | CaKind::Intermediate(..)
+            | CaKind::Registration(..) => None,
         };
         let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let admission = Admission::start(threads, config.admission).map_err(AppError::Threads)?;
         let metrics = Metrics::new(
-            bundles.clone(),
+            signing.clone(),
             files.clone(),
             admission.clone(),
             certificates.statuses.clone(),
@@ -266,7 +294,7 @@ impl App {
             started: now,
             trust_domain: config.trust_domain.clone(),
             kind: kind.name(),
-            bundles: bundles.clone(),
+            signing: signing.clone(),
             files: files.map(|files| (config.root_ca_dir, files)),
             in_cluster,
             rotator: kind.rotator(),
@@ -287,11 +315,8 @@ impl App {
             ttl: config.ttl,
             addresses: Addresses::limited_to(config.grpc.max_requests_per_address),
             admission,
-            subordinates: SubordinateAuthorities::new(
-                authority.clone(),
-                config.trust_domain.clone(),
-            ),
-            authority: Arc::new(OffloadingAuthority::new(authority)),
+            subordinates: signing.subordinates(config.trust_domain.clone()),
+            authority: signing.authority(),
             metrics: Arc::clone(&metrics),
             audit: observed.audit.clone(),
             refusals: Arc::clone(&observed.refusals),
@@ -308,7 +333,7 @@ impl App {
             exporter,
             grpc: config.grpc,
             observed,
-            bundles,
+            signing,
             kind,
             duties,
             control,
@@ -341,7 +366,7 @@ impl App {
         let (Ok(serving), Ok(admin)) = (self.serving_address(), self.admin_address()) else {
             return;
         };
-        let bundle = self.bundles.current();
+        let roots = self.signing.roots().current();
         let announcement = Announcement {
             trust_domain: &self.trust_domain,
             serving,
@@ -350,7 +375,7 @@ impl App {
             dns: address(self.dns.as_ref()),
             data_dir: &self.data_dir,
             root_file: &self.root_file,
-            root: &bundle.roots().certificates()[0],
+            root: &roots.certificates()[0],
             local_tokens: self.local_tokens,
         };
         println!("{announcement}");
@@ -385,7 +410,7 @@ impl App {
         }
         background.spawn(named(
             "roots file",
-            roots_file::keep_current(self.root_file, MeshRoots::Own(self.bundles.clone())),
+            roots_file::keep_current(self.root_file, self.signing.roots()),
         ));
         match self.kind {
             CaKind::SelfSigned(rotator, _) => {
@@ -400,8 +425,7 @@ impl App {
             CaKind::Intermediate(task, _) => {
                 background.spawn(named("renewal of the CA's certificate", task.run()));
             }
-            CaKind::Plugged(files, store) => {
-                let bundles = self.bundles.clone();
+            CaKind::Plugged(files, bundles, store) => {
                 background.spawn(named("CA files", async move {
                     let _held = store;
                     plugged::keep_current(files, bundles).await;
@@ -416,6 +440,13 @@ impl App {
                 duties.candidate.run(drained(draining.subscribe())),
             ));
         }
+            CaKind::Registration(mut errands, store) => {
+                background.spawn(named("requests to the signer", async move {
+                    let _held = store;
+                    // None of them ends, but by a panic.
+                    errands.join_next().await;
+                }));
+            }
         let server = control::Server::Complete(Box::new(self.observed.clone()));
         let control = self.control;
         background.spawn(named("control socket", async move {
@@ -432,7 +463,7 @@ impl App {
         let mut server = tokio::spawn(grpc::serve(
             self.grpc,
             self.service,
-            self.bundles,
+            self.signing,
             self.serving,
             self.certificates.grpc,
             draining.subscribe(),
@@ -529,6 +560,9 @@ pub enum AppError {
     /// There is no CA in the cluster.
     #[error(transparent)]
     ClusterCa(#[from] ClusterCaError),
+    /// The signer cannot be asked.
+    #[error("registration authority: {0}")]
+    Registration(#[from] RegistrationError),
     /// What the store holds is not a CA any more.
     #[error("the CA in the store cannot be used: {0}")]
     Bundle(#[from] BundleError),

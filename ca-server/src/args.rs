@@ -20,6 +20,7 @@ mod grpc;
 mod kubernetes;
 mod layers;
 mod serving;
+mod registration;
 mod telemetry;
 
 pub(crate) use authentication::AuthenticationArgs;
@@ -32,6 +33,7 @@ pub(crate) use kubernetes::KubernetesArgs;
 pub use layers::{ConfigurationError, Settings};
 pub(crate) use serving::ServingArgs;
 pub(crate) use telemetry::TelemetryArgs;
+pub(crate) use registration::RegistrationArgs;
 
 /// A certificate authority for service meshes, wire-compatible with Istio.
 ///
@@ -175,6 +177,9 @@ pub struct Args {
 
     #[command(flatten)]
     pub(crate) serving: ServingArgs,
+    #[command(flatten)]
+    pub(crate) registration: RegistrationArgs,
+
 
     #[command(flatten)]
     pub(crate) telemetry: TelemetryArgs,

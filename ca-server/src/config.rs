@@ -20,6 +20,7 @@ mod authority;
 mod cluster_roots;
 mod kubernetes;
 mod serving;
+mod registration;
 
 pub use authentication::AuthenticationError;
 pub(crate) use authentication::{Authentication, Issuer, Keys, Tokens};
@@ -30,6 +31,8 @@ pub(crate) use kubernetes::Kubernetes;
 use serving::Serving;
 pub use serving::ServingConfigError;
 
+pub use registration::RegistrationFlagsError;
+pub(crate) use registration::{RegistrationConfig, RootFiles, SignerConfig, Whose};
 /// Everything that the server needs to know before it starts.
 #[derive(Debug)]
 pub struct Config {
@@ -44,8 +47,7 @@ pub struct Config {
     pub(crate) cluster_roots: ClusterRoots,
     pub(crate) root_ca_dir: PathBuf,
     pub(crate) root_lifetime: Duration,
-    /// `None`: this CA has a root of its own, or is plugged in.
-    pub(crate) upstream: Option<UpstreamCa>,
+    pub(crate) whose: Whose,
     /// `None`: the root changes on an operator's word alone.
     pub(crate) rotation: Option<RotationPolicy>,
     pub(crate) authentication: Authentication,
@@ -76,16 +78,30 @@ impl TryFrom<Args> for Config {
         }
         Ok(Self {
             data_dir: args.data_dir,
-            kubernetes: Kubernetes::new(args.kubernetes, args.serving.namespace.as_deref()),
+            kubernetes,
             cluster_roots: ClusterRoots::new(args.cluster_roots)?,
-            serving: Serving::new(args.serving, args.listen, Path::new("."))?,
+            serving,
+        let (whose, ttl) = registration::whose(
+            args.registration,
+            authority::upstream(args.authority)?,
+            args.kubernetes.kubernetes,
+            ttl,
+            Path::new("."),
+        )?;
+        let kubernetes = Kubernetes::new(args.kubernetes, args.serving.namespace.as_deref());
+        let serving = Serving::new(args.serving, args.listen, Path::new("."))?;
+        if matches!(&whose, Whose::Signers(config) if !config.signer.certifies_servers())
+            && serving.plan.needs_issuer()
+        {
+            return Err(RegistrationFlagsError::NoServingCertificate.into());
+        }
             listen: args.listen,
             admin_listen: args.admin_listen,
             trust_domain: args.trust_domain,
             ttl,
             root_ca_dir: args.root_ca_dir,
             root_lifetime: args.self_signed_ca_cert_ttl,
-            upstream: authority::upstream(args.authority)?,
+            whose,
             rotation,
             authentication: args.authentication.try_into()?,
             grpc: args.grpc.into(),
@@ -133,6 +149,9 @@ pub enum ConfigError {
     /// A root that would be over at once.
     #[error("the root's lifetime is shorter than one second")]
     RootLifetime,
+    /// About a signer that is asked.
+    #[error(transparent)]
+    Registration(#[from] RegistrationFlagsError),
     /// About traces. Never, without the feature `otel`.
     #[error("traces: {0}")]
     Telemetry(#[from] TelemetryError),

@@ -12,6 +12,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::authority::rotator::RotationStep;
+use crate::authority::signing::Signing;
 use crate::authority::upstream::UpstreamHandle;
 use crate::observed::Observed;
 
@@ -101,14 +102,20 @@ async fn rotate(order: &str, server: Server) -> Result<String, String> {
         .strip_prefix("rotate ")
         .and_then(|step| RotationStep::from_str(step, false).ok());
     let step = step.ok_or_else(|| format!("unknown order {order:?}"))?;
+    let mut nothing_to_rotate = "this CA's key is plugged in: replace its files instead";
     let (rotator, upstream) = match server {
-        Server::Complete(observed) => (observed.rotator, observed.upstream),
+        Server::Complete(observed) => {
+            if let Signing::Asked(_) = observed.signing {
+                nothing_to_rotate = "somebody else signs: there is no root here";
+            }
+            (observed.rotator, observed.upstream)
+        }
         Server::Waiting(upstream) => (None, Some(upstream)),
     };
     if let Some(upstream) = upstream {
         return upstream.ask(step).await;
     }
-    let rotator = rotator.ok_or("this CA's key is plugged in: replace its files instead")?;
+    let rotator = rotator.ok_or(nothing_to_rotate)?;
     rotator
         .ask(step)
         .await

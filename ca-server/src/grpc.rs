@@ -4,7 +4,6 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ca_core::BundleStore;
 use ca_proto::ISTIO_FILE_DESCRIPTOR_SET;
 use ca_proto::istio::v1::auth::istio_ca_service_server::IstioCaServiceServer;
 use ca_proto::istio::v1::auth::istio_certificate_service_server::IstioCertificateServiceServer;
@@ -13,6 +12,7 @@ use tokio::sync::watch;
 use tonic::service::RoutesBuilder;
 
 use crate::args::GrpcArgs;
+use crate::authority::signing::Signing;
 use crate::calls::Calls;
 use crate::health;
 use crate::node_agent::NodeAgentService;
@@ -50,7 +50,7 @@ impl From<GrpcArgs> for GrpcConfig {
 pub(crate) async fn serve(
     config: GrpcConfig,
     service: Service,
-    bundles: BundleStore,
+    signing: Signing,
     listener: TcpListener,
     tls: CurrentTls,
     end: watch::Receiver<bool>,
@@ -84,7 +84,7 @@ pub(crate) async fn serve(
         age: config.max_connection_age,
         grace: AGE_GRACE,
     };
-    let health = health::keep_reported(reporter, bundles, end.clone());
+    let health = health::keep_reported(reporter, signing, end.clone());
     tokio::select! {
         () = connection::serve_all(listener, tls, calls, limits, end) => Ok(()),
         () = health => Ok(()),

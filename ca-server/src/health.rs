@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use ca_core::BundleStore;
 use ca_proto::istio::v1::auth::istio_certificate_service_server::SERVICE_NAME;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
+
+use crate::authority::signing::Signing;
 
 /// Serving means: a certificate asked for now would be signed. Told for the server as a whole and for the service of
 /// certificates; whoever watches is told of changes alone. At the end nobody is served any more, and nobody watches.
@@ -17,27 +18,23 @@ use tonic_health::server::HealthReporter;
 )]
 pub(crate) async fn keep_reported(
     mut reporter: HealthReporter,
-    bundles: BundleStore,
+    signing: Signing,
     mut end: watch::Receiver<bool>,
 ) {
-    let mut changes = bundles.subscribe();
-    let mut bundle = bundles.current();
+    let mut changes = signing.roots().subscribe();
     let mut told = None;
     loop {
         let now = OffsetDateTime::now_utc();
-        let status = if bundle.not_before() <= now && now < bundle.not_after() {
-            ServingStatus::Serving
-        } else {
-            ServingStatus::NotServing
+        let status = match signing.obstacle(now) {
+            None => ServingStatus::Serving,
+            Some(_) => ServingStatus::NotServing,
         };
         if told != Some(status) {
             tell(&reporter, status).await;
             told = Some(status);
         }
         tokio::select! {
-            changed = tokio::time::timeout(RECHECK, changes.changed()) => {
-                bundle = changed.unwrap_or(bundle);
-            }
+            _ = tokio::time::timeout(RECHECK, changes.changed()) => {}
             _ = end.wait_for(|ended| *ended) => break,
         }
     }

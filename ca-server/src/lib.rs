@@ -47,13 +47,15 @@ pub use args::{
 pub use authentication::AuthenticatorsError;
 pub use authority::in_cluster::ClusterCaError;
 pub use authority::plugged::PluggedError;
+pub use authority::registration::RegistrationError;
 pub use authority::rotator::RotationStep;
 pub use authority::self_signed::SelfSignedError;
 pub use authority::upstream::{FileError, OpenError};
 pub use cli::run as run_command;
 pub use cli::token::TokenKeyError;
 pub use config::{
-    AuthenticationError, Config, ConfigError, ServingConfigError, UpstreamFlagsError,
+    AuthenticationError, Config, ConfigError, RegistrationFlagsError, ServingConfigError,
+    UpstreamFlagsError,
 };
 pub use controllers::SelectorError;
 pub use kubernetes::ClusterError;

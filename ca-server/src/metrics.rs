@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ca_core::files::FollowedFiles;
-use ca_core::{BundleStore, Certificate, KeyCertBundle};
+use ca_core::{Certificate, KeyCertBundle};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, MetricEncoder};
@@ -18,6 +18,7 @@ use prometheus_client::registry::Registry;
 use time::OffsetDateTime;
 
 use crate::admission::Admission;
+use crate::authority::signing::Signing;
 use crate::observed::Observed;
 use crate::serving::ServingStatuses;
 use crate::status::Refused;
@@ -56,9 +57,9 @@ pub(crate) enum Stage {
 }
 
 impl Metrics {
-    /// Metrics of a server that signs from `bundles`, and follows `files` if its key is plugged in.
+    /// Metrics of a server whose certificates come from `signing`, and that follows `files` if its key is plugged in.
     pub(crate) fn new(
-        bundles: BundleStore,
+        signing: Signing,
         files: Option<FollowedFiles<KeyCertBundle>>,
         admission: Admission,
         serving: ServingStatuses,
@@ -116,7 +117,7 @@ impl Metrics {
         let rpc = RpcMetrics::default();
         rpc.register(&mut registry);
         registry.register_collector(Box::new(LiveGauges {
-            bundles,
+            signing,
             files,
             admission,
             serving,
@@ -235,7 +236,7 @@ impl TypedMetric for PlainCounter {
 /// Read where they are at each scrape, so that they cannot go stale.
 #[derive(Debug)]
 struct LiveGauges {
-    bundles: BundleStore,
+    signing: Signing,
     files: Option<FollowedFiles<KeyCertBundle>>,
     admission: Admission,
     serving: ServingStatuses,
@@ -247,7 +248,11 @@ impl Collector for LiveGauges {
         reason = "an edge: a scrape asks how long from now"
     )]
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let (bundle, now) = (self.bundles.current(), OffsetDateTime::now_utc());
+        let (bundle, now) = (self.signing.bundle(), OffsetDateTime::now_utc());
+        let roots = match &bundle {
+            Some(bundle) => bundle.roots().clone(),
+            None => self.signing.roots().current(),
+        };
         let mut expiry = |prefix: &str, help: &str, certificate: &Certificate| {
             let at = certificate.not_after();
             for (suffix, value) in [
@@ -267,24 +272,40 @@ impl Collector for LiveGauges {
         expiry(
             "citadel_server_root_cert_expiry",
             "End of the first root (negative seconds: past)",
-            &bundle.roots().certificates()[0],
+            &roots.certificates()[0],
         )?;
-        // The first certificate of the chain is the signing one, unless that is a root itself.
-        if !bundle.roots().contains(bundle.signing_certificate()) {
+        if let Some(bundle) = &bundle {
+            // The first certificate of the chain is the signing one, unless that is a root itself.
+            if !roots.contains(bundle.signing_certificate()) {
+                expiry(
+                    "citadel_server_cert_chain_expiry",
+                    "End of the first chain certificate",
+                    bundle.chain().leaf(),
+                )?;
+            }
             expiry(
-                "citadel_server_cert_chain_expiry",
-                "End of the first chain certificate",
-                bundle.chain().leaf(),
+                "mesh_ca_signing_cert_expiry",
+                "End of the signing certificate",
+                bundle.signing_certificate(),
             )?;
         }
-        expiry(
-            "mesh_ca_signing_cert_expiry",
-            "End of the signing certificate",
-            bundle.signing_certificate(),
-        )?;
-        let generation = ConstGauge::new(self.bundles.generation());
-        let help = "How many bundles this process has signed from";
-        gauge_into(&mut encoder, "mesh_ca_bundle_generation", help, &generation)?;
+        if let Some(generation) = self.signing.generation() {
+            let help = "How many bundles this process has signed from";
+            let generation = ConstGauge::new(generation);
+            gauge_into(&mut encoder, "mesh_ca_bundle_generation", help, &generation)?;
+        }
+        if let Signing::Asked(registration) = &self.signing
+            && let Some(count) = registration.under_way()
+        {
+            let help = "Requests that the signer has not answered yet";
+            let count = ConstGauge::new(count as u64);
+            gauge_into(
+                &mut encoder,
+                "mesh_ca_signer_requests_under_way",
+                help,
+                &count,
+            )?;
+        }
         let waiting = ConstGauge::new(self.admission.waiting() as u64);
         gauge_into(
             &mut encoder,
@@ -361,7 +382,7 @@ mod tests {
         };
         let admission = Admission::start(one, limits).unwrap();
         let metrics = Metrics::new(
-            TestCa::new("td").bundles(),
+            Signing::Own(TestCa::new("td").bundles()),
             None,
             admission,
             ServingStatuses::default(),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ca_auth::{Authenticators, KeyStatus, Policy};
 use ca_core::files::{FollowedFiles, Status};
-use ca_core::{BundleStore, Certificate, KeyCertBundle, RotationAction, TrustDomain};
+use ca_core::{Certificate, KeyCertBundle, RotationAction, TrustDomain};
 use time::OffsetDateTime;
 
 mod in_cluster;
@@ -18,11 +18,12 @@ use crate::audit::{AuditLog, OnFailure};
 use crate::authority::rotator::{self, RotationStep, RotatorHandle};
 use crate::authority::upstream::UpstreamHandle;
 use crate::metrics::{Metrics, Verdicts};
+use crate::authority::signing::Signing;
 use crate::refusals::Refusals;
 use crate::report::{
     AuditReport, AuthenticatorReport, CaReport, CertificateReport, Failure, FilesReport,
-    KeysReport, NextStep, PolicyReport, Readiness, Report, RequestsReport, RootReport,
-    RotationReport, ServingReport, UpstreamReport, shown,
+    KeysReport, NextStep, PolicyReport, Readiness, RegistrationReport, Report, RequestsReport,
+    RootReport, RotationReport, ServingReport, UpstreamReport, shown,
 };
 use crate::serving::ServingStatuses;
 use crate::telemetry::SpanCounts;
@@ -33,7 +34,7 @@ pub(crate) struct Observed {
     pub(crate) started: OffsetDateTime,
     pub(crate) trust_domain: TrustDomain,
     pub(crate) kind: &'static str,
-    pub(crate) bundles: BundleStore,
+    pub(crate) signing: Signing,
     /// Where the CA's key is plugged in: the folder, and what is followed in it.
     pub(crate) files: Option<(PathBuf, FollowedFiles<KeyCertBundle>)>,
     /// Where there is a cluster.
@@ -57,16 +58,11 @@ impl Observed {
     /// Whether a certificate asked for at `now` would be signed. The listener for requests is open before anybody asks.
     pub(crate) fn readiness(&self, now: OffsetDateTime) -> Readiness {
         let (mut missing, mut notes) = (Vec::new(), Vec::new());
-        let bundle = self.bundles.current();
-        if now >= bundle.not_after() {
-            let at = shown(bundle.not_after());
-            missing.push(format!(
-                "the signing certificate, or one above it, has expired at {at}"
-            ));
-        }
-        if now < bundle.not_before() {
-            let at = shown(bundle.not_before());
-            missing.push(format!("the signing certificate is not valid before {at}"));
+        missing.extend(self.signing.obstacle(now));
+        if let Signing::Asked(registration) = &self.signing
+            && let Some((at, why)) = registration.situation().failure()
+        {
+            notes.push(format!("the signer, at {}: {why}", shown(at)));
         }
         if let Some(audit) = self.audit.as_ref().map(|audit| audit.status())
             && audit.failures.is_failing
@@ -185,31 +181,33 @@ impl Observed {
     }
 
     fn ca(&self, rotation: Option<&rotator::Report>, clock: Clock) -> CaReport {
-        let bundle = self.bundles.current();
-        let signing = bundle.signing_certificate();
+        let bundle = self.signing.bundle();
+        let signing = bundle.as_ref().map(|bundle| bundle.signing_certificate());
+        let trusted = match &bundle {
+            Some(bundle) => bundle.roots().clone(),
+            None => self.signing.roots().current(),
+        };
         let role = |fingerprint: &str| {
             let roots = rotation.iter().flat_map(|rotation| &rotation.roots);
             let mut roles = roots
                 .filter(|root| root.0 == fingerprint)
                 .map(|root| root.2);
-            let otherwise = if fingerprint == signing.fingerprint() {
+            let otherwise = if signing.is_some_and(|signing| fingerprint == signing.fingerprint()) {
                 "signs"
             } else {
                 "trusted"
             };
             roles.next().unwrap_or(otherwise)
         };
-        let roots = bundle.roots().certificates().iter();
+        let roots = trusted.certificates().iter();
+        let chain = bundle
+            .iter()
+            .flat_map(|bundle| bundle.chain().intermediates());
         CaReport {
             kind: self.kind.into(),
-            generation: self.bundles.generation(),
-            signing_certificate: CertificateReport::of(signing),
-            chain: bundle
-                .chain()
-                .intermediates()
-                .iter()
-                .map(CertificateReport::of)
-                .collect(),
+            generation: self.signing.generation(),
+            signing_certificate: signing.map(CertificateReport::of),
+            chain: chain.map(CertificateReport::of).collect(),
             roots: roots
                 .map(|root| RootReport {
                     role: role(&root.fingerprint()).into(),
@@ -231,6 +229,7 @@ impl Observed {
                     renewal: situation.next().map(shown),
                     awaited: situation.awaited(),
                     last_failure: situation.failure().map(|(at, reason)| Failure {
+            registration: self.registration(),
                         time: shown(at),
                         reason,
                     }),
@@ -251,6 +250,22 @@ impl Observed {
                 let certificate = status.certificate.as_ref();
                 let names = certificate.into_iter().flat_map(Certificate::names);
                 ServingReport {
+    fn registration(&self) -> Option<RegistrationReport> {
+        let Signing::Asked(registration) = &self.signing else {
+            return None;
+        };
+        let situation = registration.situation();
+        Some(RegistrationReport {
+            signer: situation.upstream().to_owned(),
+            issuer: registration.issuer(),
+            under_way: registration.under_way(),
+            last_failure: situation.failure().map(|(at, reason)| Failure {
+                time: shown(at),
+                reason,
+            }),
+        })
+    }
+
                     name: status.name.to_string(),
                     provider: status.provider.into(),
                     names: names.map(ToString::to_string).collect(),

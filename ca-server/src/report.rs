@@ -49,9 +49,10 @@ pub(crate) struct Readiness {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct CaReport {
     pub(crate) kind: String,
-    /// How many bundles this process has signed from.
-    pub(crate) generation: u64,
-    pub(crate) signing_certificate: CertificateReport,
+    /// How many bundles this process has signed from. Absent where somebody else signs.
+    pub(crate) generation: Option<u64>,
+    /// Absent where somebody else signs.
+    pub(crate) signing_certificate: Option<CertificateReport>,
     /// Between the signing certificate and the roots.
     pub(crate) chain: Vec<CertificateReport>,
     pub(crate) roots: Vec<RootReport>,
@@ -65,6 +66,8 @@ pub(crate) struct CaReport {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CertificateReport {
+    /// Of a registration authority.
+    pub(crate) registration: Option<RegistrationReport>,
     pub(crate) serial: String,
     pub(crate) fingerprint_sha256: String,
     pub(crate) key: String,
@@ -115,6 +118,18 @@ pub(crate) struct FilesReport {
     pub(crate) loaded: Option<String>,
     /// How many contents have been taken, with the first.
     pub(crate) loads: u64,
+/// How it goes with a signer that is asked each time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RegistrationReport {
+    pub(crate) signer: String,
+    /// Who signs now, where that may change.
+    pub(crate) issuer: Option<String>,
+    /// Requests that the signer has not answered yet, where that is known.
+    pub(crate) under_way: Option<usize>,
+    /// What went wrong since it last went well.
+    pub(crate) last_failure: Option<Failure>,
+}
+
     pub(crate) refusals: u64,
     /// Whether what is there now is refused, so that what is in use is older.
     pub(crate) is_refused: bool,

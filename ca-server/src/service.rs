@@ -37,8 +37,8 @@ pub struct Service {
     pub(crate) addresses: Addresses,
     pub(crate) admission: Admission,
     pub(crate) authority: Arc<dyn CertificateAuthority>,
-    /// For those whom the policy lets be a CA below this one.
-    pub(crate) subordinates: SubordinateAuthorities,
+    /// For those whom the policy lets be a CA below this one. `None`: there is no CA here that they could be below.
+    pub(crate) subordinates: Option<SubordinateAuthorities>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) audit: Option<Arc<AuditLog>>,
     pub(crate) refusals: Arc<Refusals>,

@@ -12,6 +12,7 @@ mod folder;
 mod gathered;
 pub(crate) mod http;
 mod idle;
+mod issuer;
 mod keeper;
 mod listener;
 mod plan;
@@ -22,6 +23,7 @@ mod tls;
 pub(crate) mod webhook;
 
 pub(crate) use files::CertificateFiles;
+pub(crate) use issuer::ServingIssuer;
 pub(crate) use keeper::FIRST_RETRY;
 pub use keeper::ServingError;
 pub(crate) use listener::{Peer, sockets};

@@ -77,6 +77,21 @@ pub enum Issuers {
     },
 }
 
+impl fmt::Display for Issuers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(issuer) => issuer.fmt(f),
+            Self::Followed { from, otherwise } => {
+                write!(f, "as ConfigMap {}/{} says", from.namespace, from.name)?;
+                match otherwise {
+                    Some(issuer) => write!(f, ", else {issuer}"),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+}
+
 /// The issuer that signs now: taken once for each request, so a change never waits for requests under way.
 #[derive(Clone, Debug)]
 pub(super) struct CurrentIssuer {

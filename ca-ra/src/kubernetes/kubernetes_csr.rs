@@ -1,6 +1,7 @@
 //! The certificate API of Kubernetes: `CertificateSigningRequest`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use ca_core::{
@@ -70,6 +71,16 @@ impl SignerNames {
                 Some(domain) => Ok(format!("{domain}/{name}")),
                 None => Err(KubernetesSignerError::NoSignerDomain(name.into())),
             },
+        }
+    }
+}
+
+impl fmt::Display for SignerNames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::One(default) => f.write_str(default),
+            Self::InDomain(domain) => write!(f, "{domain}/*"),
+            Self::OneAndDomain { default, domain } => write!(f, "{default}, {domain}/*"),
         }
     }
 }

@@ -28,7 +28,7 @@ mod dropped;
 mod pending;
 mod situation;
 
-pub(crate) use awaiting::{Meanwhile, answer_meanwhile};
+pub(crate) use awaiting::{Meanwhile, answer_meanwhile, answer_until};
 use dropped::{DropFolder, Dropped};
 pub use pending::FileError;
 use pending::PendingKey;

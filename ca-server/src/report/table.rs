@@ -73,8 +73,23 @@ impl fmt::Display for Report {
 impl fmt::Display for CaReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "\nCA, {}", self.kind)?;
-        line(f, "bundle", &self.generation.to_string())?;
-        certificate(f, "signs", &self.signing_certificate)?;
+        if let Some(generation) = self.generation {
+            line(f, "bundle", &generation.to_string())?;
+        }
+        if let Some(signing) = &self.signing_certificate {
+            certificate(f, "signs", signing)?;
+        }
+        if let Some(registration) = &self.registration {
+            line(f, "signer", &registration.signer)?;
+            optional(f, "issuer", registration.issuer.as_deref())?;
+            if let Some(count) = registration.under_way {
+                line(f, "under way", &count.to_string())?;
+            }
+            if let Some(failure) = &registration.last_failure {
+                let text = format!("{} {}", failure.time, failure.reason);
+                line(f, "LAST FAILURE", &text)?;
+            }
+        }
         for each in &self.chain {
             certificate(f, "chain", each)?;
         }

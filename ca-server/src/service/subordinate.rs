@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use ca_auth::AuthorityGrant;
 use ca_core::crypto::AWS_LC_RS;
-use ca_core::{Csr, IssuedChain};
+use ca_core::{Csr, IssuedChain, SignError};
 use time::OffsetDateTime;
 
 use super::Service;
@@ -37,6 +37,12 @@ impl Service {
         grant.check_key(csr.public_key().kind())?;
         let lifetime = grant.lifetime(self.ttl.resolve(wish.ttl)?);
         let _step = trace.step(Step::Sign);
-        Ok(self.subordinates.certify(csr, grant, lifetime, now).await?)
+        let subordinates = self.subordinates.as_ref().ok_or_else(no_ca)?;
+        Ok(subordinates.certify(csr, grant, lifetime, now).await?)
     }
+}
+
+/// In the words of Istio's registration authority.
+fn no_ca() -> SignError {
+    SignError::Refused("unable to generate CA certificates".into())
 }

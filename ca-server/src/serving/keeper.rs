@@ -6,25 +6,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ca_core::files::{self, FollowError, FollowedFiles, Refusal};
-use ca_core::{
-    Backoff, LocalAuthority, RenewalPolicy, SignError, Subscription, TrustBundle, random_unit,
-};
+use ca_core::{Backoff, RenewalPolicy, SignError, TrustBundle, random_unit};
 use time::OffsetDateTime;
 
 use super::certificate::ServingCertificate;
 use super::folder::CertificateFolder;
+use super::issuer::ServingIssuer;
 use super::plan::{Entry, Source};
 use super::status::{ServingStatus, StatusCell};
 use super::tls::{CurrentTls, TlsError};
+use crate::mesh_roots::RootChanges;
 
 /// Keeps one certificate: by lifetime, and at once when the CA's bundle or the files change. What is in use stays in use until
 /// its successor is there.
 #[derive(Debug)]
 pub(crate) struct Keeper {
     entry: Entry,
-    authority: LocalAuthority,
+    issuer: ServingIssuer,
     // From before the first certificate was made, so that no change is missed.
-    bundle_changes: Subscription,
+    root_changes: RootChanges,
     file_changes: Option<FileChanges>,
 
     tls: CurrentTls,
@@ -36,12 +36,12 @@ pub(crate) struct Keeper {
 
 impl Keeper {
     /// Makes the certificate and writes it, where it is to be written. **Blocks** on the disk.
-    pub(super) fn start(
+    pub(super) async fn start(
         entry: Entry,
-        authority: LocalAuthority,
+        issuer: ServingIssuer,
         now: OffsetDateTime,
     ) -> Result<Self, ServingError> {
-        let bundle_changes = authority.bundles().subscribe();
+        let root_changes = issuer.roots().subscribe();
         let (file_changes, certificate) = match &entry.source {
             Source::Files(files) => {
                 let changes = FileChanges::of(files);
@@ -49,8 +49,7 @@ impl Keeper {
             }
             Source::OwnCa { names } => {
                 let lifetime = entry.lifetime;
-                let made = ServingCertificate::issue(&authority, names, lifetime, now)?;
-                (None, Some(made))
+                (None, Some(issuer.issue(names, lifetime, now).await?))
             }
             Source::Nowhere => (None, None),
         };
@@ -64,11 +63,11 @@ impl Keeper {
             folder.replace(certificate).map_err(failed)?;
             output = Some((folder, Timer::new()));
         }
-        let roots = client_roots(&entry, &authority, certificate.as_ref());
+        let roots = client_roots(&entry, &issuer, certificate.as_ref());
         let config = entry.dialect.with(certificate.as_ref(), roots.as_ref())?;
         let status = ServingStatus {
             name: Arc::clone(&entry.name),
-            provider: entry.source.name(),
+            provider: entry.source.name(&issuer),
             certificate: None,
             next_renewal: None,
             last_error: match entry.source {
@@ -81,8 +80,8 @@ impl Keeper {
         };
         let mut keeper = Self {
             entry,
-            authority,
-            bundle_changes,
+            issuer,
+            root_changes,
             file_changes,
             tls: CurrentTls::new(config),
             certificate,
@@ -129,7 +128,7 @@ impl Keeper {
                 Duration::try_from(due - OffsetDateTime::now_utc()).unwrap_or_default()
             });
             tokio::select! {
-                _ = self.bundle_changes.changed() => self.refresh(OffsetDateTime::now_utc()).await,
+                _ = self.root_changes.changed() => self.refresh(OffsetDateTime::now_utc()).await,
                 event = FileChanges::next(self.file_changes.as_mut()) => match event {
                     FileEvent::Changed(certificate) => {
                         let certificate = Some((*certificate).clone());
@@ -147,7 +146,7 @@ impl Keeper {
         let certificate = match &self.entry.source {
             Source::OwnCa { names } => {
                 let lifetime = self.entry.lifetime;
-                match ServingCertificate::issue(&self.authority, names, lifetime, now) {
+                match self.issuer.issue(names, lifetime, now).await {
                     Ok(certificate) => Some(certificate),
                     Err(error) => {
                         self.renewal.retry(now);
@@ -178,7 +177,7 @@ impl Keeper {
     }
 
     fn configure(&self, certificate: Option<&ServingCertificate>) -> Result<(), TlsError> {
-        let roots = client_roots(&self.entry, &self.authority, certificate);
+        let roots = client_roots(&self.entry, &self.issuer, certificate);
         self.tls
             .set(self.entry.dialect.with(certificate, roots.as_ref())?);
         Ok(())
@@ -271,13 +270,13 @@ impl Keeper {
 /// Who is believed by certificate: members of the mesh, and whom the operator's CA file names. `None` where nobody is asked.
 fn client_roots(
     entry: &Entry,
-    authority: &LocalAuthority,
+    issuer: &ServingIssuer,
     certificate: Option<&ServingCertificate>,
 ) -> Option<TrustBundle> {
     if !entry.verifies_clients {
         return None;
     }
-    let mesh = authority.bundles().current().roots().clone();
+    let mesh = issuer.roots().current();
     Some(match (&entry.source, certificate) {
         (Source::Files(_), Some(certificate)) => mesh.merge(&certificate.roots),
         _ => mesh,

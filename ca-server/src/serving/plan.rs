@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ca_core::SubjectName;
 use ca_core::files::FollowedFiles;
-use ca_core::{LocalAuthority, SubjectName};
 use time::OffsetDateTime;
 
 use super::certificate::ServingCertificate;
 use super::files::CertificateFiles;
+use super::issuer::ServingIssuer;
 use super::keeper::{Keeper, ServingError};
 use super::status::ServingStatuses;
 use super::tls::{CurrentTls, Dialect, TlsPolicy};
@@ -27,14 +28,14 @@ pub(crate) struct ServingPlan {
     /// `None`: there is no such listener.
     pub(crate) webhook: Option<Vec<SubjectName>>,
     pub(crate) dns: Option<Vec<SubjectName>>,
-    /// Only written. Always from our own CA, since each has names of its own.
+    /// Only written. Never from files, since each has names of its own.
     pub(crate) others: Vec<(String, Vec<SubjectName>)>,
 }
 
 /// Where the certificates of the listeners come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Provider {
-    /// Our own CA; Istio calls it `istiod`.
+    /// Whoever certifies the workloads: our own CA, which Istio calls `istiod`, or the signer that is asked in its place.
     OwnCa,
     Files(CertificateFiles),
     /// They have none, and refuse every connection.
@@ -53,10 +54,15 @@ pub(crate) struct Serving {
 }
 
 impl ServingPlan {
+    /// Whether any of them is to be certified here.
+    pub(crate) fn needs_issuer(&self) -> bool {
+        self.provider == Provider::OwnCa || !self.others.is_empty()
+    }
+
     /// Makes or reads all certificates, and writes those that are to be written. **Blocks** on the disk.
-    pub(crate) fn carry_out(
+    pub(crate) async fn carry_out(
         self,
-        authority: &LocalAuthority,
+        issuer: &ServingIssuer,
         now: OffsetDateTime,
     ) -> Result<Serving, ServingError> {
         let files = match &self.provider {
@@ -69,7 +75,7 @@ impl ServingPlan {
             (_, None) => Source::OwnCa { names },
         };
         let mut keepers = Vec::new();
-        let mut keep = |use_: Use, source: Source| {
+        let mut keep = async |use_: Use, source: Source| {
             let keeper = Keeper::start(
                 Entry {
                     dialect: Dialect {
@@ -82,20 +88,25 @@ impl ServingPlan {
                     lifetime: self.lifetime,
                     folder: self.folder.clone(),
                 },
-                authority.clone(),
+                issuer.clone(),
                 now,
-            )?;
+            )
+            .await?;
             let tls = keeper.tls();
             keepers.push(keeper);
             Ok::<_, ServingError>(tls)
         };
-        let grpc = keep(Use::Grpc, source(self.grpc))?;
-        let mut listener =
-            |use_, names: Option<Vec<_>>| names.map(|names| keep(use_, source(names))).transpose();
-        let webhook = listener(Use::Webhook, self.webhook)?;
-        let dns = listener(Use::Dns, self.dns)?;
+        let grpc = keep(Use::Grpc, source(self.grpc)).await?;
+        let webhook = match self.webhook {
+            Some(names) => Some(keep(Use::Webhook, source(names)).await?),
+            None => None,
+        };
+        let dns = match self.dns {
+            Some(names) => Some(keep(Use::Dns, source(names)).await?),
+            None => None,
+        };
         for (name, names) in self.others {
-            keep(Use::Other(name), Source::OwnCa { names })?;
+            keep(Use::Other(name), Source::OwnCa { names }).await?;
         }
         Ok(Serving {
             grpc,
@@ -158,9 +169,9 @@ pub(super) enum Source {
 
 impl Source {
     /// As `PILOT_CERT_PROVIDER` says it, where that has a word for it.
-    pub(super) fn name(&self) -> &'static str {
+    pub(super) fn name(&self, issuer: &ServingIssuer) -> &'static str {
         match self {
-            Self::OwnCa { .. } => "istiod",
+            Self::OwnCa { .. } => issuer.name(),
             Self::Files(_) => "files",
             Self::Nowhere => "none",
         }

@@ -29,36 +29,48 @@ pub(crate) async fn answer_meanwhile(
     upstream: &mut Upstream,
     handle: &UpstreamHandle,
 ) -> io::Result<BundleStore> {
+    let asking = async {
+        tokio::select! {
+            () = upstream.obtain() => {}
+            () = control::serve(meanwhile.control, control::Server::Waiting(handle.clone())) => {}
+        }
+    };
+    answer_until(meanwhile.admin, handle.situation.clone(), asking).await?;
+    upstream
+        .bundles()
+        .cloned()
+        .ok_or_else(|| io::Error::other("there is no certificate"))
+}
+
+/// Does `work`, and lets the admin listener say meanwhile what is waited for.
+pub(crate) async fn answer_until<T>(
+    admin: &TcpListener,
+    situation: Situation,
+    work: impl Future<Output = T>,
+) -> io::Result<T> {
     // A second handle to the same socket: the first goes on to the complete server.
-    let twin = std::net::TcpListener::from(meanwhile.admin.as_fd().try_clone_to_owned()?);
+    let twin = std::net::TcpListener::from(admin.as_fd().try_clone_to_owned()?);
     let admin = TcpListener::from_std(twin)?;
     println!("mesh-ca ca-server {}", env!("CARGO_PKG_VERSION"));
     println!(
         "waiting for        a certificate by {}",
-        handle.situation.upstream()
+        situation.upstream()
     );
     println!("admin              {}", admin.local_addr()?);
     let (end, ended) = oneshot::channel::<()>();
-    let pages =
-        axum::serve(admin, routes(handle.situation.clone())).with_graceful_shutdown(async move {
-            // An error means that the sender is gone, which ends us as well.
-            let _ = ended.await;
-        });
+    let pages = axum::serve(admin, routes(situation)).with_graceful_shutdown(async move {
+        // An error means that the sender is gone, which ends us as well.
+        let _ = ended.await;
+    });
     let pages = tokio::spawn(pages.into_future());
-    tokio::select! {
-        () = upstream.obtain() => {}
-        () = control::serve(meanwhile.control, control::Server::Waiting(handle.clone())) => {}
-    }
+    let done = work.await;
     drop(end);
     // A client that holds on to its connection would else be told for ever that nothing is there.
     let abort = pages.abort_handle();
     if tokio::time::timeout(PATIENCE, pages).await.is_err() {
         abort.abort();
     }
-    upstream
-        .bundles()
-        .cloned()
-        .ok_or_else(|| io::Error::other("there is no certificate"))
+    Ok(done)
 }
 
 fn routes(situation: Situation) -> Router {

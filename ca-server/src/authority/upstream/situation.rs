@@ -26,7 +26,7 @@ struct State {
 }
 
 impl Situation {
-    pub(super) fn new(upstream: String) -> Self {
+    pub(crate) fn new(upstream: String) -> Self {
         Self(Arc::new(Shared {
             upstream,
             state: Mutex::default(),
@@ -45,12 +45,12 @@ impl Situation {
         self.state().awaited = Some(what);
     }
 
-    pub(super) fn failed(&self, now: OffsetDateTime, why: String) {
+    pub(crate) fn failed(&self, now: OffsetDateTime, why: String) {
         self.state().failure = Some((now, why));
     }
 
     /// A request is still out.
-    pub(super) fn recovered(&self) {
+    pub(crate) fn recovered(&self) {
         self.state().failure = None;
     }
 
