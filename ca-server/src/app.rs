@@ -24,7 +24,7 @@ use crate::admin;
 use crate::admission::Admission;
 use crate::announce::Announcement;
 use crate::audit::AuditLog;
-use crate::authentication::{self, AuthenticatorsError, Witness};
+use crate::authentication::{self, AuthenticatorsError, ClusterCallers, Witness};
 use crate::authority::in_cluster::{self, ClusterCa, ClusterCaError};
 use crate::authority::plugged::{self, PluggedError};
 use crate::authority::registration::{Errands, Registration, RegistrationError};
@@ -147,6 +147,13 @@ impl App {
         let policy_path = authentication.policy.take();
         let (mut authorizer, policy) =
             authentication::authorizer(policy_path.as_ref(), &config.trust_domain)?;
+        let callers = cluster.as_ref().map(|cluster| {
+            ClusterCallers::follow(cluster, config.cluster_callers, &config.trust_domain)
+        });
+        let callers = callers.transpose().map_err(AuthenticatorsError::from)?;
+        if let Some(callers) = &callers {
+            authorizer = callers.authorizer(authorizer);
+        }
 
         let store = DirectoryStore::open_with(&config.data_dir, &AWS_LC_RS)?;
         let control = control::bind(&config.data_dir).map_err(|cause| AppError::Control {
@@ -256,11 +263,12 @@ impl App {
             }
         })?;
 
-        let local_tokens = matches!(authentication.tokens, Tokens::Local(_));
+        let local_tokens = matches!(authentication.tokens, Tokens::Local(_)) && callers.is_none();
         let verdicts = Arc::new(Verdicts::default());
         let authenticators = Arc::new(authentication::authenticators(
             authentication,
             &config.trust_domain,
+            callers.as_ref(),
             || token::load_or_create(&config.data_dir),
             &(Arc::clone(&verdicts) as Arc<dyn Witness>),
         )?);
@@ -301,6 +309,7 @@ impl App {
             upstream: kind.upstream(),
             serving: certificates.statuses.clone(),
             authenticators: Arc::clone(&authenticators),
+            cluster_callers: callers,
             policy: policy_path.zip(policy),
             admission: admission.clone(),
             audit: audit.transpose()?,
@@ -431,6 +440,13 @@ impl App {
                     plugged::keep_current(files, bundles).await;
                 }));
             }
+            CaKind::Registration(mut errands, store) => {
+                background.spawn(named("requests to the signer", async move {
+                    let _held = store;
+                    // None of them ends, but by a panic.
+                    errands.join_next().await;
+                }));
+            }
         }
         // The lease is let go at the end. Without the task nobody leads, which is no reason to stop signing.
         let mut lease = None;
@@ -440,13 +456,6 @@ impl App {
                 duties.candidate.run(drained(draining.subscribe())),
             ));
         }
-            CaKind::Registration(mut errands, store) => {
-                background.spawn(named("requests to the signer", async move {
-                    let _held = store;
-                    // None of them ends, but by a panic.
-                    errands.join_next().await;
-                }));
-            }
         let server = control::Server::Complete(Box::new(self.observed.clone()));
         let control = self.control;
         background.spawn(named("control socket", async move {
@@ -551,6 +560,9 @@ pub enum AppError {
         .0.display()
     )]
     TwoCas(PathBuf),
+    /// The signer cannot be asked.
+    #[error("registration authority: {0}")]
+    Registration(#[from] RegistrationError),
     /// The CA above cannot be had.
     #[error(transparent)]
     Upstream(#[from] OpenError),
@@ -560,9 +572,6 @@ pub enum AppError {
     /// There is no CA in the cluster.
     #[error(transparent)]
     ClusterCa(#[from] ClusterCaError),
-    /// The signer cannot be asked.
-    #[error("registration authority: {0}")]
-    Registration(#[from] RegistrationError),
     /// What the store holds is not a CA any more.
     #[error("the CA in the store cannot be used: {0}")]
     Bundle(#[from] BundleError),

@@ -13,27 +13,29 @@ use crate::authority::rotator::RotationStep;
 
 mod authentication;
 mod authority;
+mod cluster_callers;
 mod cluster_roots;
 mod explain;
 mod file;
 mod grpc;
 mod kubernetes;
 mod layers;
-mod serving;
 mod registration;
+mod serving;
 mod telemetry;
 
 pub(crate) use authentication::AuthenticationArgs;
 pub(crate) use authority::AuthorityArgs;
+pub(crate) use cluster_callers::{ClusterCallersArgs, TokensAre};
 pub(crate) use cluster_roots::ClusterRootsArgs;
 pub use explain::ExplainArgs;
 pub(crate) use explain::{Header, TokenPlace};
 pub(crate) use grpc::GrpcArgs;
 pub(crate) use kubernetes::KubernetesArgs;
 pub use layers::{ConfigurationError, Settings};
+pub(crate) use registration::RegistrationArgs;
 pub(crate) use serving::ServingArgs;
 pub(crate) use telemetry::TelemetryArgs;
-pub(crate) use registration::RegistrationArgs;
 
 /// A certificate authority for service meshes, wire-compatible with Istio.
 ///
@@ -167,19 +169,22 @@ pub struct Args {
     pub(crate) kubernetes: KubernetesArgs,
 
     #[command(flatten)]
+    pub(crate) cluster_callers: ClusterCallersArgs,
+
+    #[command(flatten)]
     pub(crate) cluster_roots: ClusterRootsArgs,
 
     #[command(flatten)]
     pub(crate) authority: AuthorityArgs,
 
     #[command(flatten)]
+    pub(crate) registration: RegistrationArgs,
+
+    #[command(flatten)]
     pub(crate) authentication: AuthenticationArgs,
 
     #[command(flatten)]
     pub(crate) serving: ServingArgs,
-    #[command(flatten)]
-    pub(crate) registration: RegistrationArgs,
-
 
     #[command(flatten)]
     pub(crate) telemetry: TelemetryArgs,

@@ -14,16 +14,21 @@ use ca_core::files::{FileSet, FollowError, FollowOptions, FollowedFiles, Snapsho
 use crate::cli::token::TokenKeyError;
 use crate::config::{Authentication, Issuer, Keys, Tokens};
 
+mod cluster_callers;
 mod witnessed;
+
+pub(crate) use cluster_callers::ClusterCallers;
+pub use cluster_callers::ClusterCallersError;
 
 pub(crate) use witnessed::Witness;
 use witnessed::Witnessed;
 
-/// Who is believed, in Istio's order: the certificate of a connection, tokens, what a proxy says. Starts to follow issuers.
-/// `local_issuer` is asked where no other issuer is named; the witness learns of every verdict.
+/// Who is believed, in Istio's order: the certificate of a connection, tokens of issuers and then of clusters, what a proxy says.
+/// Starts to follow issuers. `local_issuer` is asked where neither issuers nor clusters are; the witness learns of every verdict.
 pub(crate) fn authenticators(
     config: Authentication,
     trust_domain: &TrustDomain,
+    clusters: Option<&ClusterCallers>,
     local_issuer: impl FnOnce() -> Result<LocalIssuer, TokenKeyError>,
     witness: &Arc<dyn Witness>,
 ) -> Result<Authenticators, AuthenticatorsError> {
@@ -35,6 +40,8 @@ pub(crate) fn authenticators(
     }
     let mut in_order: Vec<Box<dyn Authenticator>> = vec![Box::new(certificate)];
     match config.tokens {
+        // Whoever is in a cluster has tokens of it.
+        Tokens::Local(_) if clusters.is_some() => {}
         Tokens::Local(audiences) => {
             let keys = local_issuer()?.keys();
             let jwt = JwtAuthenticator::new(trust_domain.clone(), keys, audiences);
@@ -45,6 +52,9 @@ pub(crate) fn authenticators(
                 in_order.push(Box::new(jwt(issuer, config.schedule, trust_domain)?));
             }
         }
+    }
+    if let Some(clusters) = clusters {
+        in_order.push(Box::new(clusters.authenticator()));
     }
     if let Some(proxies) = proxies {
         let forwarded = ForwardedCertificateAuthenticator::new(trust_domain.clone(), proxies);
@@ -151,6 +161,9 @@ pub enum AuthenticatorsError {
     /// There is no issuer of local tokens.
     #[error("local token issuer: {0}")]
     Tokens(#[from] TokenKeyError),
+    /// Callers in clusters cannot be judged.
+    #[error(transparent)]
+    Clusters(#[from] ClusterCallersError),
     /// A file that must be good at the start is not.
     #[error("{what} {}: {cause}", path.display())]
     File {

@@ -17,22 +17,25 @@ use crate::telemetry::{self, TelemetryError};
 
 mod authentication;
 mod authority;
+mod cluster_callers;
 mod cluster_roots;
 mod kubernetes;
-mod serving;
 mod registration;
+mod serving;
 
 pub use authentication::AuthenticationError;
 pub(crate) use authentication::{Authentication, Issuer, Keys, Tokens};
 pub use authority::UpstreamFlagsError;
 pub(crate) use authority::{UpstreamCa, UpstreamSource};
+pub(crate) use cluster_callers::ClusterCallers;
+pub use cluster_callers::ClusterCallersFlagsError;
 pub(crate) use cluster_roots::{ClusterRoots, ConfigMaps, Publish, RootObjects, Webhooks};
 pub(crate) use kubernetes::Kubernetes;
+pub use registration::RegistrationFlagsError;
+pub(crate) use registration::{RegistrationConfig, RootFiles, SignerConfig, Whose};
 use serving::Serving;
 pub use serving::ServingConfigError;
 
-pub use registration::RegistrationFlagsError;
-pub(crate) use registration::{RegistrationConfig, RootFiles, SignerConfig, Whose};
 /// Everything that the server needs to know before it starts.
 #[derive(Debug)]
 pub struct Config {
@@ -44,6 +47,8 @@ pub struct Config {
     pub(crate) ttl: TtlPolicy,
     /// `None`: there is no cluster.
     pub(crate) kubernetes: Option<Kubernetes>,
+    /// Of use where there is a cluster.
+    pub(crate) cluster_callers: ClusterCallers,
     pub(crate) cluster_roots: ClusterRoots,
     pub(crate) root_ca_dir: PathBuf,
     pub(crate) root_lifetime: Duration,
@@ -76,11 +81,6 @@ impl TryFrom<Args> for Config {
         if args.self_signed_ca_cert_ttl < Duration::from_secs(1) {
             return Err(ConfigError::RootLifetime);
         }
-        Ok(Self {
-            data_dir: args.data_dir,
-            kubernetes,
-            cluster_roots: ClusterRoots::new(args.cluster_roots)?,
-            serving,
         let (whose, ttl) = registration::whose(
             args.registration,
             authority::upstream(args.authority)?,
@@ -95,6 +95,12 @@ impl TryFrom<Args> for Config {
         {
             return Err(RegistrationFlagsError::NoServingCertificate.into());
         }
+        Ok(Self {
+            data_dir: args.data_dir,
+            kubernetes,
+            cluster_callers: ClusterCallers::new(&args.cluster_callers, &args.authentication)?,
+            cluster_roots: ClusterRoots::new(args.cluster_roots)?,
+            serving,
             listen: args.listen,
             admin_listen: args.admin_listen,
             trust_domain: args.trust_domain,
@@ -134,12 +140,18 @@ pub enum ConfigError {
     /// About callers.
     #[error(transparent)]
     Authentication(#[from] AuthenticationError),
+    /// About callers in clusters.
+    #[error(transparent)]
+    ClusterCallers(#[from] ClusterCallersFlagsError),
     /// About our own certificates.
     #[error(transparent)]
     Serving(#[from] ServingConfigError),
     /// About a CA above this one.
     #[error(transparent)]
     Upstream(#[from] UpstreamFlagsError),
+    /// About a signer that is asked.
+    #[error(transparent)]
+    Registration(#[from] RegistrationFlagsError),
     /// About where in the cluster roots go.
     #[error(transparent)]
     Selector(#[from] SelectorError),
@@ -149,9 +161,6 @@ pub enum ConfigError {
     /// A root that would be over at once.
     #[error("the root's lifetime is shorter than one second")]
     RootLifetime,
-    /// About a signer that is asked.
-    #[error(transparent)]
-    Registration(#[from] RegistrationFlagsError),
     /// About traces. Never, without the feature `otel`.
     #[error("traces: {0}")]
     Telemetry(#[from] TelemetryError),

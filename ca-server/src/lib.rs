@@ -44,7 +44,7 @@ pub use args::{
     Args, Command, ConfigurationError, ExplainArgs, PolicyArgs, RotateArgs, Settings, StatusArgs,
     TokenArgs,
 };
-pub use authentication::AuthenticatorsError;
+pub use authentication::{AuthenticatorsError, ClusterCallersError};
 pub use authority::in_cluster::ClusterCaError;
 pub use authority::plugged::PluggedError;
 pub use authority::registration::RegistrationError;
@@ -54,8 +54,8 @@ pub use authority::upstream::{FileError, OpenError};
 pub use cli::run as run_command;
 pub use cli::token::TokenKeyError;
 pub use config::{
-    AuthenticationError, Config, ConfigError, RegistrationFlagsError, ServingConfigError,
-    UpstreamFlagsError,
+    AuthenticationError, ClusterCallersFlagsError, Config, ConfigError, RegistrationFlagsError,
+    ServingConfigError, UpstreamFlagsError,
 };
 pub use controllers::SelectorError;
 pub use kubernetes::ClusterError;

@@ -24,6 +24,7 @@ use crate::serving::ServingStatuses;
 use crate::status::Refused;
 
 mod authentication;
+mod cluster_callers;
 mod in_cluster;
 mod parts;
 mod rpc;

@@ -9,16 +9,18 @@ use ca_core::files::{FollowedFiles, Status};
 use ca_core::{Certificate, KeyCertBundle, RotationAction, TrustDomain};
 use time::OffsetDateTime;
 
+mod cluster_callers;
 mod in_cluster;
 
 pub(crate) use in_cluster::InCluster;
 
 use crate::admission::Admission;
 use crate::audit::{AuditLog, OnFailure};
+use crate::authentication::ClusterCallers;
 use crate::authority::rotator::{self, RotationStep, RotatorHandle};
+use crate::authority::signing::Signing;
 use crate::authority::upstream::UpstreamHandle;
 use crate::metrics::{Metrics, Verdicts};
-use crate::authority::signing::Signing;
 use crate::refusals::Refusals;
 use crate::report::{
     AuditReport, AuthenticatorReport, CaReport, CertificateReport, Failure, FilesReport,
@@ -45,6 +47,8 @@ pub(crate) struct Observed {
     pub(crate) rotator: Option<RotatorHandle>,
     pub(crate) serving: ServingStatuses,
     pub(crate) authenticators: Arc<Authenticators>,
+    /// Where there is a cluster.
+    pub(crate) cluster_callers: Option<ClusterCallers>,
     pub(crate) policy: Option<(PathBuf, FollowedFiles<Policy>)>,
     pub(crate) admission: Admission,
     pub(crate) audit: Option<Arc<AuditLog>>,
@@ -115,6 +119,7 @@ impl Observed {
                 notes.push(format!("serving certificate of {}: {error}", status.name));
             }
         }
+        notes.extend(self.cluster_callers.iter().flat_map(ClusterCallers::notes));
         let authenticators = self.authenticators.status();
         if authenticators.is_empty() {
             notes.push("authentication is switched off: every request is refused".into());
@@ -157,6 +162,16 @@ impl Observed {
             cluster: self.in_cluster.as_ref().map(InCluster::report),
             serving_certificates: self.serving_certificates(),
             authenticators: self.authenticators(),
+            caller_clusters: self
+                .cluster_callers
+                .as_ref()
+                .map(ClusterCallers::report)
+                .unwrap_or_default(),
+            remote_clusters: self
+                .cluster_callers
+                .as_ref()
+                .map(ClusterCallers::remote_report)
+                .unwrap_or_default(),
             policy: self.policy.as_ref().map(|(path, file)| {
                 let policy = file.current();
                 let (allow, deny, limit) = policy.len();
@@ -222,6 +237,7 @@ impl Observed {
                     at: shown(at),
                 }),
             }),
+            registration: self.registration(),
             upstream: self.upstream.as_ref().map(|upstream| {
                 let situation = &upstream.situation;
                 UpstreamReport {
@@ -229,7 +245,6 @@ impl Observed {
                     renewal: situation.next().map(shown),
                     awaited: situation.awaited(),
                     last_failure: situation.failure().map(|(at, reason)| Failure {
-            registration: self.registration(),
                         time: shown(at),
                         reason,
                     }),
@@ -243,13 +258,6 @@ impl Observed {
         }
     }
 
-    fn serving_certificates(&self) -> Vec<ServingReport> {
-        let statuses = self.serving.snapshot().into_iter();
-        statuses
-            .map(|status| {
-                let certificate = status.certificate.as_ref();
-                let names = certificate.into_iter().flat_map(Certificate::names);
-                ServingReport {
     fn registration(&self) -> Option<RegistrationReport> {
         let Signing::Asked(registration) = &self.signing else {
             return None;
@@ -266,6 +274,13 @@ impl Observed {
         })
     }
 
+    fn serving_certificates(&self) -> Vec<ServingReport> {
+        let statuses = self.serving.snapshot().into_iter();
+        statuses
+            .map(|status| {
+                let certificate = status.certificate.as_ref();
+                let names = certificate.into_iter().flat_map(Certificate::names);
+                ServingReport {
                     name: status.name.to_string(),
                     provider: status.provider.into(),
                     names: names.map(ToString::to_string).collect(),

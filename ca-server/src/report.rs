@@ -11,9 +11,13 @@ use time::format_description::well_known::Rfc3339;
 use crate::refusals::Refused;
 
 mod cluster;
+mod cluster_callers;
 mod table;
 
 pub(crate) use cluster::{ClusterReport, LeaseReport, PublishedReport, WebhookReport};
+pub(crate) use cluster_callers::{
+    ClusterCallersReport, IndexReport, RemoteClusterReport, ReviewsReport,
+};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Report {
@@ -29,6 +33,10 @@ pub(crate) struct Report {
     pub(crate) serving_certificates: Vec<ServingReport>,
     /// In the order they are tried.
     pub(crate) authenticators: Vec<AuthenticatorReport>,
+    /// Those whose callers are believed, ours first.
+    pub(crate) caller_clusters: Vec<ClusterCallersReport>,
+    /// What Secrets say of others.
+    pub(crate) remote_clusters: Vec<RemoteClusterReport>,
     pub(crate) policy: Option<PolicyReport>,
     pub(crate) requests: RequestsReport,
     pub(crate) audit: Option<AuditReport>,
@@ -58,6 +66,8 @@ pub(crate) struct CaReport {
     pub(crate) roots: Vec<RootReport>,
     /// Of a self-signed CA.
     pub(crate) rotation: Option<RotationReport>,
+    /// Of a registration authority.
+    pub(crate) registration: Option<RegistrationReport>,
     /// Of a CA that another one certifies.
     pub(crate) upstream: Option<UpstreamReport>,
     /// Of a CA whose key is plugged in, or in a Secret.
@@ -66,8 +76,6 @@ pub(crate) struct CaReport {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CertificateReport {
-    /// Of a registration authority.
-    pub(crate) registration: Option<RegistrationReport>,
     pub(crate) serial: String,
     pub(crate) fingerprint_sha256: String,
     pub(crate) key: String,
@@ -110,14 +118,6 @@ pub(crate) struct UpstreamReport {
     pub(crate) last_failure: Option<Failure>,
 }
 
-/// How it goes with files that are followed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct FilesReport {
-    pub(crate) path: String,
-    /// When what is in use was read. Absent while it is what was there at the start.
-    pub(crate) loaded: Option<String>,
-    /// How many contents have been taken, with the first.
-    pub(crate) loads: u64,
 /// How it goes with a signer that is asked each time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RegistrationReport {
@@ -130,6 +130,14 @@ pub(crate) struct RegistrationReport {
     pub(crate) last_failure: Option<Failure>,
 }
 
+/// How it goes with files that are followed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FilesReport {
+    pub(crate) path: String,
+    /// When what is in use was read. Absent while it is what was there at the start.
+    pub(crate) loaded: Option<String>,
+    /// How many contents have been taken, with the first.
+    pub(crate) loads: u64,
     pub(crate) refusals: u64,
     /// Whether what is there now is refused, so that what is in use is older.
     pub(crate) is_refused: bool,

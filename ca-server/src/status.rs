@@ -71,10 +71,15 @@ impl IssueError {
                 Code::PermissionDenied,
                 "request for the certificate of a CA is not permitted".to_owned(),
             ),
-            Self::Authorization(_) => (
-                Code::Unauthenticated,
-                "request impersonation authentication failure".to_owned(),
-            ),
+            Self::Authorization(error) => {
+                let code = if error.is_retryable() {
+                    Code::Unavailable
+                } else {
+                    Code::Unauthenticated
+                };
+                let message = "request impersonation authentication failure";
+                (code, message.to_owned())
+            }
             Self::Csr(error) => (Code::InvalidArgument, signing_error(error)),
             // It has the name, and so may know what its key should be.
             Self::Key(error) => (Code::InvalidArgument, signing_error(error)),

@@ -22,8 +22,9 @@ use zeroize::Zeroizing;
 
 use super::token;
 use crate::args::{Args, ExplainArgs, Header, TokenPlace};
-use crate::authentication::{self, Witness};
+use crate::authentication::{self, ClusterCallers, Witness};
 use crate::config::Config;
+use crate::kubernetes::Cluster;
 use crate::report::shown;
 use crate::status::IssueError;
 
@@ -43,12 +44,27 @@ pub(super) fn explain(explain: &ExplainArgs, args: Args) -> anyhow::Result<ExitC
 async fn decide(explain: &ExplainArgs, config: Config) -> anyhow::Result<ExitCode> {
     let now = OffsetDateTime::now_utc();
     let evidence = evidence(explain, &config.data_dir, now)?;
-    let (authorizer, _) =
+    let callers = match config.kubernetes {
+        None => None,
+        Some(kubernetes) => {
+            let cluster = Cluster::new(kubernetes).await?;
+            let mesh = &config.trust_domain;
+            let callers = ClusterCallers::follow(&cluster, config.cluster_callers, mesh)?;
+            // An API server that is away has this much time, and then the answer is what it would be without it.
+            _ = tokio::time::timeout(PATIENCE, callers.clusters.local().synced()).await;
+            Some(callers)
+        }
+    };
+    let (mut authorizer, _) =
         authentication::authorizer(config.authentication.policy.as_ref(), &config.trust_domain)?;
+    if let Some(callers) = &callers {
+        authorizer = callers.authorizer(authorizer);
+    }
     let verdicts = Arc::new(Verdicts::default());
     let authenticators = authentication::authenticators(
         config.authentication,
         &config.trust_domain,
+        callers.as_ref(),
         || token::load_existing(&config.data_dir),
         &(Arc::clone(&verdicts) as Arc<dyn Witness>),
     )?;

@@ -8,7 +8,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use time::OffsetDateTime;
 
-use super::in_cluster;
+use super::{cluster_callers, in_cluster};
 use crate::observed::Observed;
 
 #[derive(Debug)]
@@ -41,6 +41,9 @@ impl Collector for Parts {
         observed.spans.encode(&mut encoder)?;
         if let Some(cluster) = &observed.in_cluster {
             in_cluster::encode(cluster, &mut encoder)?;
+        }
+        if let Some(callers) = &observed.cluster_callers {
+            cluster_callers::encode(callers, &mut encoder)?;
         }
         if let Some(rotator) = &observed.rotator {
             let name = "mesh_ca_rotation_steps";

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use super::{
-    AuthenticatorReport, CaReport, CertificateReport, ClusterReport, FilesReport, Report,
-    RequestsReport,
+    AuthenticatorReport, CaReport, CertificateReport, ClusterCallersReport, ClusterReport,
+    FilesReport, Report, RequestsReport,
 };
 use crate::refusals::Refused;
 
@@ -39,6 +39,17 @@ impl fmt::Display for Report {
         writeln!(f, "\ncallers")?;
         for authenticator in &self.authenticators {
             authenticator.fmt(f)?;
+        }
+        for cluster in &self.caller_clusters {
+            cluster.fmt(f)?;
+        }
+        for remote in &self.remote_clusters {
+            line(
+                f,
+                "remote cluster",
+                &format!("{} of Secret {}", remote.id, remote.secret),
+            )?;
+            optional(f, "NOT TAKEN NOW", remote.last_error.as_deref())?;
         }
         if let Some(policy) = &self.policy {
             let (allow, deny, limit) = (policy.allow, policy.deny, policy.limit);
@@ -148,6 +159,34 @@ impl fmt::Display for AuthenticatorReport {
         let text = format!("{}{issuer}: {count} keys{source}{age}", self.name);
         line(f, "believed", &text)?;
         optional(f, "LAST ERROR", keys.last_error.as_deref())
+    }
+}
+
+impl fmt::Display for ClusterCallersReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reviews = self.reviews;
+        let known = self.index.as_ref().map_or_else(
+            || "nothing is watched".to_owned(),
+            |index| match index.age_seconds {
+                None => "its pods are not known yet".to_owned(),
+                Some(age) => format!(
+                    "{} pods, {} service accounts, heard of {age} s ago",
+                    index.pods, index.service_accounts
+                ),
+            },
+        );
+        line(f, "cluster", &format!("{}: {known}", self.id))?;
+        let (asked, failed) = (reviews.asked, reviews.failed);
+        line(
+            f,
+            "",
+            &format!("{asked} token reviews, {failed} without an answer"),
+        )?;
+        let failure = self
+            .index
+            .as_ref()
+            .and_then(|index| index.last_error.as_deref());
+        optional(f, "LAST ERROR", failure)
     }
 }
 
