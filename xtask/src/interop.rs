@@ -6,6 +6,7 @@ mod clients;
 mod clock;
 mod envoy;
 mod files;
+mod kubernetes;
 mod linters;
 mod openssl;
 mod page;
@@ -17,7 +18,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 pub(crate) use self::envoy::{Sabotage, Scenario};
-use crate::mesh::Binaries;
+use crate::mesh::{Binaries, Profile};
 use crate::venv::Venv;
 use crate::workspace;
 
@@ -36,18 +37,39 @@ pub(crate) enum Partner {
     Files,
     /// What an agent costs, as it is shipped. Only when it is named.
     AgentCost,
+    /// A Kubernetes API server, with what our chart installs.
+    Kubernetes,
     /// A browser, which shows the admin page of the CA.
     Page,
 }
 
-/// All partners, or one; of Envoy's scenarios all, or one.
-pub(crate) fn run(
-    binaries: &Binaries,
+/// What may be typed after `interop`.
+#[derive(clap::Args)]
+pub(crate) struct InteropArgs {
+    /// Which partner.
     partner: Option<Partner>,
+    /// Use the binaries in this folder instead of building them.
+    #[arg(long)]
+    bin_dir: Option<PathBuf>,
+    /// A folder with kube-apiserver and etcd, instead of building them.
+    #[arg(long, env = "KUBEBUILDER_ASSETS", value_name = "FOLDER")]
+    kubernetes_assets: Option<PathBuf>,
+    /// Of what Envoy goes through, only this.
+    #[arg(long, value_name = "SCENARIO")]
     only: Option<Scenario>,
+    /// One Envoy run with an SDS server that is wrong in this way: it fails.
+    #[arg(long, hide = true)]
     sabotage: Option<Sabotage>,
-) -> Result<()> {
-    if let Some(sabotage) = sabotage {
+}
+
+/// All partners, or one; of Envoy's scenarios all, or one.
+pub(crate) fn run(args: &InteropArgs) -> Result<()> {
+    let partner = args.partner;
+    if partner == Some(Partner::Kubernetes) {
+        return kubernetes::run(args.kubernetes_assets.as_deref());
+    }
+    let binaries = &Binaries::find(args.bin_dir.as_deref(), Profile::Dev)?;
+    if let Some(sabotage) = args.sabotage {
         return envoy::run_sabotaged(binaries, sabotage);
     }
     if partner == Some(Partner::AgentCost) {
@@ -68,8 +90,11 @@ pub(crate) fn run(
     if partner.is_none_or(|partner| partner == Partner::Files) {
         files::run(binaries)?;
     }
+    if partner.is_none() {
+        kubernetes::run(args.kubernetes_assets.as_deref())?;
+    }
     if partner.is_none_or(|partner| partner == Partner::Envoy) {
-        envoy::run(binaries, only)?;
+        envoy::run(binaries, args.only)?;
     }
     Ok(())
 }

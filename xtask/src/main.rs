@@ -1,14 +1,17 @@
 //! Checks, demo and interoperability runs of this workspace.
 
 mod bench;
+mod chart;
 mod ci;
 mod codegen;
 mod demo;
 mod fuzz;
+mod go;
 mod http;
 mod identity;
 mod interop;
 mod lab;
+mod manifests;
 mod mesh;
 mod process;
 mod tls;
@@ -46,14 +49,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
             demo::run(&Binaries::find(bin_dir.as_deref(), profile)?, once)
         }
         Verb::Fuzz { targets, seconds } => fuzz::run(seconds, &targets),
-        Verb::Interop {
-            partner,
-            bin_dir,
-            only,
-            sabotage,
-        } => {
-            let binaries = Binaries::find(bin_dir.as_deref(), Profile::Dev)?;
-            interop::run(&binaries, partner, only, sabotage)
-        }
+        Verb::Interop(args) => interop::run(&args),
+        Verb::Manifests { check } => manifests::run(check),
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Parser;
 
 use crate::bench::BenchArgs;
-use crate::interop::{Partner, Sabotage, Scenario};
+use crate::interop::InteropArgs;
 
 /// What this project does to itself.
 #[derive(Parser)]
@@ -42,17 +42,11 @@ pub(crate) enum Verb {
         seconds: u32,
     },
     /// Our programs with real partners. Without a name: all of them.
-    Interop {
-        /// Which partner.
-        partner: Option<Partner>,
-        /// Use the binaries in this folder instead of building them.
+    Interop(InteropArgs),
+    /// Renders the plain manifests from the Helm chart.
+    Manifests {
+        /// Only compare with what is committed.
         #[arg(long)]
-        bin_dir: Option<PathBuf>,
-        /// Of what Envoy goes through, only this.
-        #[arg(long, value_name = "SCENARIO")]
-        only: Option<Scenario>,
-        /// One Envoy run with an SDS server that is wrong in this way: it fails.
-        #[arg(long, hide = true)]
-        sabotage: Option<Sabotage>,
+        check: bool,
     },
 }

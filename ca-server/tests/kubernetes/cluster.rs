@@ -238,16 +238,9 @@ impl Cluster {
     }
 
     async fn install_crds(&self) {
-        let Some(folder) = self.control_plane.cert_manager_crds() else {
-            return;
-        };
         let client = self.admin();
         let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
-        for file in std::fs::read_dir(folder).unwrap() {
-            let path = file.unwrap().path();
-            if path.extension().is_none_or(|extension| extension != "yaml") {
-                continue;
-            }
+        for path in self.control_plane.crds() {
             for definition in manifests::read(&path) {
                 manifests::apply(&client, &definition).await;
                 let name = definition.name_any();

@@ -16,8 +16,8 @@ use crate::watched::Watched;
 pub(crate) struct Assets {
     etcd: PathBuf,
     api_server: PathBuf,
-    /// A folder of YAML.
-    pub(crate) cert_manager_crds: Option<PathBuf>,
+    /// Files of YAML.
+    crds: Vec<PathBuf>,
 }
 
 impl Assets {
@@ -37,7 +37,14 @@ impl Assets {
         Self {
             etcd: program("etcd"),
             api_server: program("kube-apiserver"),
-            cert_manager_crds: std::env::var_os("CERT_MANAGER_CRDS").map(PathBuf::from),
+            crds: [
+                ("CERT_MANAGER_CRDS", "cert-manager.io_"),
+                ("PROMETHEUS_OPERATOR_CRDS", "_servicemonitors."),
+            ]
+            .into_iter()
+            .filter_map(|(variable, wanted)| Some((std::env::var_os(variable)?, wanted)))
+            .flat_map(|(folder, wanted)| definitions(Path::new(&folder), wanted))
+            .collect(),
         }
     }
 }
@@ -138,8 +145,9 @@ impl ControlPlane {
         format!("https://127.0.0.1:{}", self.port)
     }
 
-    pub(crate) fn cert_manager_crds(&self) -> Option<&Path> {
-        self.assets.cert_manager_crds.as_deref()
+    /// Definitions to install, in files.
+    pub(crate) fn crds(&self) -> &[PathBuf] {
+        &self.assets.crds
     }
 
     /// A certificate and its key for a client of this name in these groups.
@@ -167,6 +175,17 @@ impl ControlPlane {
             api_server.unwrap_or_default()
         )
     }
+}
+
+/// The files of a folder whose names contain this.
+fn definitions(folder: &Path, wanted: &str) -> Vec<PathBuf> {
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+        .map(|file| file.unwrap().path())
+        .filter(|path| path.to_string_lossy().contains(wanted))
+        .collect();
+    files.sort();
+    files
 }
 
 fn serving_certificate(issuer: &Issuer<'static, KeyPair>) -> (String, String) {

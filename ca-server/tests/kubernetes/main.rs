@@ -14,6 +14,7 @@
 mod cluster;
 mod control_plane;
 mod deadline;
+mod deployment;
 mod manifests;
 mod permissions;
 #[expect(dead_code, reason = "the other tests of the program use all of it")]
