@@ -8,7 +8,13 @@ use anyhow::{Context as _, Result, ensure};
 use crate::chart::{self, Chart};
 
 /// Those that we ship.
-const SHIPPED: [&str; 3] = ["ca", "registration-cert-manager", "registration-kubernetes"];
+const SHIPPED: [&str; 5] = [
+    "ca",
+    "ca-with-options",
+    "registration-cert-manager",
+    "registration-cert-manager-approving",
+    "registration-kubernetes",
+];
 
 const TITLE: &str =
     "# Rendered from the chart in deploy/helm by `cargo xtask manifests`: change it there.\n";
