@@ -1,5 +1,7 @@
 //! What carries the roots out into the cluster: by the one replica that leads, in objects that everybody reads.
 
+use std::sync::Arc;
+
 use crate::config::{Publish, RootObjects};
 use crate::kubernetes::{Cluster, Leadership};
 use crate::mesh_roots::MeshRoots;
@@ -30,6 +32,8 @@ pub(crate) struct Publisher {
     what: Publish,
     roots: MeshRoots,
     leadership: Leadership,
+    /// By this name one installation knows what it has published.
+    name: Arc<str>,
     status: PublishStatus,
 }
 
@@ -38,14 +42,16 @@ impl Publisher {
         cluster: Cluster,
         what: Publish,
         roots: MeshRoots,
-        leadership: Leadership,
+        (lease, leadership): (&str, Leadership),
     ) -> (Self, PublishStatus) {
         let status = PublishStatus::default();
+        let name = format!("{}/{lease}", cluster.namespace).into();
         let publisher = Self {
             cluster,
             what,
             roots,
             leadership,
+            name,
             status: status.clone(),
         };
         (publisher, status)
@@ -72,7 +78,8 @@ impl Publisher {
             match self.what.roots.clone() {
                 None => {}
                 Some(RootObjects::ConfigMaps(config)) => {
-                    let distributor = Distributor::new(client.clone(), config, status.clone());
+                    let distributor =
+                        Distributor::new(client.clone(), config, &self.name, status.clone());
                     distributor.run(contents()).await;
                 }
                 Some(RootObjects::ClusterTrustBundle) => {

@@ -42,12 +42,9 @@ impl Election {
         secret: Option<Followed>,
     ) -> (Duties, InCluster) {
         let leadership = self.leadership;
-        let (publisher, published) = Publisher::new(
-            cluster.clone(),
-            self.config.publish,
-            roots,
-            leadership.clone(),
-        );
+        let election = (self.config.lease_name.as_str(), leadership.clone());
+        let (publisher, published) =
+            Publisher::new(cluster.clone(), self.config.publish, roots, election);
         let duties = Duties {
             candidate: self.candidate,
             publisher,

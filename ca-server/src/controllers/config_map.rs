@@ -5,13 +5,13 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::{Value, json};
 
-use super::MANAGER;
-
 /// Which of our ConfigMaps it is: they are in many namespaces under one name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Artifact {
     pub(super) name: String,
     pub(super) key: &'static str,
+    /// Which installation publishes it: another one has other namespaces, and takes away nothing of ours.
+    pub(super) publisher: Arc<str>,
 }
 
 /// What is needed of one that is there.
@@ -41,19 +41,20 @@ pub(super) enum Step {
 
 impl Found {
     /// `wanted` is shared with it where it says the same, because there may be thousands.
-    pub(super) fn of(object: ConfigMap, key: &str, wanted: Option<&Arc<str>>) -> Self {
+    pub(super) fn of(object: ConfigMap, artifact: &Artifact, wanted: Option<&Arc<str>>) -> Self {
         let labels = object.metadata.labels.unwrap_or_default();
-        let has = |(name, value): (&str, &str)| labels.get(name).is_some_and(|is| is == value);
+        let annotations = object.metadata.annotations.unwrap_or_default();
+        let publisher = annotations.get(PUBLISHER);
         let mut data = object.data.unwrap_or_default();
-        let text = data.remove(key);
+        let text = data.remove(artifact.key);
         let text = text.map(|text| match wanted {
             Some(wanted) if **wanted == *text => Arc::clone(wanted),
             _ => Arc::from(text),
         });
         Self {
             text,
-            is_labelled: has(ISTIOS_LABEL),
-            is_ours: has(OUR_LABEL),
+            is_labelled: labels.get(LABEL.0).is_some_and(|is| is == LABEL.1),
+            is_ours: publisher.is_some_and(|publisher| **publisher == *artifact.publisher),
             has_more: !data.is_empty() || object.binary_data.is_some_and(|data| !data.is_empty()),
             uid: object.metadata.uid,
             version: version(object.metadata.resource_version.as_deref()),
@@ -98,7 +99,8 @@ pub(super) fn applied(artifact: &Artifact, text: &str) -> Value {
         "kind": "ConfigMap",
         "metadata": {
             "name": artifact.name,
-            "labels": { ISTIOS_LABEL.0: ISTIOS_LABEL.1, OUR_LABEL.0: OUR_LABEL.1 },
+            "labels": { LABEL.0: LABEL.1 },
+            "annotations": { PUBLISHER: &*artifact.publisher },
         },
         "data": { artifact.key: text },
     })
@@ -114,9 +116,9 @@ pub(super) fn released(artifact: &Artifact) -> Value {
 }
 
 /// Istio's, which its own tools look for.
-const ISTIOS_LABEL: (&str, &str) = ("istio.io/config", "true");
-/// What carries it is ours to take away.
-const OUR_LABEL: (&str, &str) = ("app.kubernetes.io/managed-by", MANAGER);
+const LABEL: (&str, &str) = ("istio.io/config", "true");
+/// The annotation that says which installation has published it, and may take it away.
+const PUBLISHER: &str = "mesh-ca/published-by";
 
 #[cfg(test)]
 mod tests {
@@ -126,13 +128,19 @@ mod tests {
         Artifact {
             name: "istio-ca-root-cert".into(),
             key: "root-cert.pem",
+            publisher: "istio-system/mesh-ca".into(),
         }
     }
 
     fn found(change: impl FnOnce(&mut ConfigMap)) -> Found {
         let mut object: ConfigMap = serde_json::from_value(applied(&artifact(), "roots")).unwrap();
         change(&mut object);
-        Found::of(object, "root-cert.pem", None)
+        Found::of(object, &artifact(), None)
+    }
+
+    /// As Istio makes it.
+    fn without_mark(map: &mut ConfigMap) {
+        map.metadata.annotations = None;
     }
 
     #[test]
@@ -153,12 +161,8 @@ mod tests {
         });
         assert_eq!(step(Some(edited)), apply);
         assert_eq!(step(Some(found(|map| map.data = None))), apply);
-        for label in [ISTIOS_LABEL.0, OUR_LABEL.0] {
-            let unlabelled = found(|map| {
-                map.metadata.labels.as_mut().unwrap().remove(label);
-            });
-            assert_eq!(step(Some(unlabelled)), apply, "{label}");
-        }
+        assert_eq!(step(Some(found(|map| map.metadata.labels = None))), apply);
+        assert_eq!(step(Some(found(without_mark))), apply);
     }
 
     #[test]
@@ -167,10 +171,12 @@ mod tests {
         let uid = Some("u".to_owned());
         let ours = found(|map| map.metadata.uid = uid.clone());
         assert_eq!(step(None, Some(&ours)), Step::Delete { uid });
-        let istios = found(|map| {
-            map.metadata.labels.as_mut().unwrap().remove(OUR_LABEL.0);
+        assert_eq!(step(None, Some(&found(without_mark))), Step::Nothing);
+        let of_another = found(|map| {
+            let annotations = map.metadata.annotations.as_mut().unwrap();
+            annotations.insert(PUBLISHER.into(), "istio-system/other".into());
         });
-        assert_eq!(step(None, Some(&istios)), Step::Nothing);
+        assert_eq!(step(None, Some(&of_another)), Step::Nothing);
         let shared = found(|map| {
             let data = map.data.as_mut().unwrap();
             data.insert("other".into(), "x".into());

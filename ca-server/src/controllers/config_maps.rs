@@ -60,8 +60,21 @@ enum Standing {
 type Written = (Key, Step, Result<Option<ConfigMap>, CallError>);
 
 impl Distributor {
-    pub(super) fn new(client: Client, config: ConfigMaps, status: PublishStatus) -> Self {
-        let artifact = |name, key| (Artifact { name, key }, None, Index::new());
+    pub(super) fn new(
+        client: Client,
+        config: ConfigMaps,
+        publisher: &Arc<str>,
+        status: PublishStatus,
+    ) -> Self {
+        let artifact = |name, key| {
+            let publisher = Arc::clone(publisher);
+            let artifact = Artifact {
+                name,
+                key,
+                publisher,
+            };
+            (artifact, None, Index::new())
+        };
         let mut artifacts = vec![artifact(config.roots, ROOTS_KEY)];
         artifacts.extend(config.crl.map(|name| artifact(name, CRL_KEY)));
         Self {
@@ -153,7 +166,7 @@ impl Distributor {
         };
         let (artifact, wanted, found) = &mut self.artifacts[place];
         let was_complete = found.is_complete();
-        let value = |map| Found::of(map, artifact.key, wanted.as_ref());
+        let value = |map| Found::of(map, artifact, wanted.as_ref());
         let touched = found.take(event, |map| map.namespace().unwrap_or_default(), value);
         if !was_complete && found.is_complete() {
             self.consider_all();
@@ -226,7 +239,7 @@ impl Distributor {
         let (artifact, wanted, found) = &mut self.artifacts[key.1];
         match outcome {
             Ok(Some(map)) => {
-                let now = Found::of(map, artifact.key, wanted.as_ref());
+                let now = Found::of(map, artifact, wanted.as_ref());
                 // The watch may have told of a later edit already.
                 if found
                     .get(&key.0)
