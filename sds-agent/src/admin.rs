@@ -91,8 +91,8 @@ impl Admin {
             Some(error) => format!("; last attempt: {error}"),
             None => String::new(),
         };
-        for (name, reason) in self.secrets.files().troubles() {
-            if !name.names_files() {
+        for (name, reason) in self.secrets.troubles() {
+            if name.is_of_the_workload() {
                 trouble.push_str(&format!("; {name}: {reason}"));
             }
         }

@@ -9,6 +9,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "gateway")]
+use crate::gateway::{self, GatewayError};
 use crate::{
     admin::Admin,
     ca_client::{CaClient, CaError, DropCaClient, GoogleCaClient, IstioCaClient, VaultCaClient},
@@ -120,6 +122,18 @@ impl App {
     pub async fn run(self, stop: Stop) -> Result<(), AppError> {
         let metrics = self.metrics;
         let (publisher, secrets) = secrets::channel(Arc::clone(&metrics), self.mounted.clone());
+        #[cfg(feature = "gateway")]
+        let mut secrets = secrets;
+        #[cfg(feature = "gateway")]
+        let gateway = match self.config.gateway {
+            Some(config) => {
+                let client = gateway::client(&config).await?;
+                let metrics = Arc::clone(&metrics);
+                let served = secrets.serve_credentials(&publisher, metrics, config.namespaces);
+                Some(gateway::run(client, served, config.selector, stop.clone()))
+            }
+            None => None,
+        };
         let mut following = Vec::new();
         for (name, source) in self.mounted.sources() {
             following.extend(secrets.files().follow(&name, source));
@@ -139,6 +153,10 @@ impl App {
         let mut parts = JoinSet::new();
         parts.spawn(serve(listener, service, workload_api, stop.clone()));
         parts.spawn(admin.run(self.admin, stop.clone()));
+        #[cfg(feature = "gateway")]
+        if let Some(gateway) = gateway {
+            parts.spawn(gateway);
+        }
         if let Some(output) = self.output {
             parts.spawn(output.follow(secrets, Arc::clone(&metrics), stop.clone()));
         }
@@ -237,6 +255,10 @@ pub enum AppError {
         #[source]
         error: io::Error,
     },
+    /// There is no way to the API server.
+    #[cfg(feature = "gateway")]
+    #[error("secrets for the gateway")]
+    Gateway(#[from] GatewayError),
     /// A task panicked.
     #[error("a part of the agent has failed")]
     Panicked(#[source] JoinError),

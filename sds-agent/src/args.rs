@@ -1,5 +1,7 @@
 //! What was typed. What it means is in [`Config`](crate::Config).
 
+#[cfg(feature = "gateway")]
+mod gateway;
 mod provider;
 mod target;
 
@@ -188,6 +190,11 @@ pub struct Args {
     /// For certificates by hand.
     #[command(flatten)]
     pub by_hand: DropArgs,
+
+    /// For an ingress gateway.
+    #[cfg(feature = "gateway")]
+    #[command(flatten)]
+    pub gateway: gateway::GatewayArgs,
 }
 
 impl Args {

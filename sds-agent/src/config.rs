@@ -1,6 +1,8 @@
 //! What the flags mean, grouped by who needs it.
 
 mod ca;
+#[cfg(feature = "gateway")]
+mod gateway;
 mod vault;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -11,6 +13,8 @@ pub(crate) use ca::{
     CaConfig, CaRoots, DropConfig, GoogleAccess, GoogleCaConfig, IstioCaConfig, VaultCaConfig,
     VaultLogin,
 };
+#[cfg(feature = "gateway")]
+pub(crate) use gateway::GatewayConfig;
 pub(crate) use vault::{VaultPath, VaultPathError};
 
 use crate::{
@@ -35,6 +39,9 @@ pub struct Config {
     pub(crate) crl_file: Option<PathBuf>,
     /// Where health, readiness and metrics are served.
     pub(crate) admin_listen: SocketAddr,
+    /// Which Secrets of a cluster are served, if any.
+    #[cfg(feature = "gateway")]
+    pub(crate) gateway: Option<GatewayConfig>,
 }
 
 /// What [`Keeper`](crate::secrets::Keeper) needs to know.
@@ -83,6 +90,8 @@ impl TryFrom<Args> for Config {
             return Err(ConfigError::LifetimeTooShort);
         }
         Ok(Self {
+            #[cfg(feature = "gateway")]
+            gateway: GatewayConfig::from_args(&args),
             ca: CaConfig::from_args(&args, &identity)?,
             workload: WorkloadConfig {
                 identity,

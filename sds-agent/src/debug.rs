@@ -44,8 +44,24 @@ pub(crate) fn page(
         }
         writeln!(page)?;
     }
-    for (name, reason) in secrets.files().troubles() {
+    for (name, reason) in secrets.troubles() {
         writeln!(page, "  {name}  REFUSED {reason}")?;
+    }
+
+    #[cfg(feature = "gateway")]
+    if let Some(credentials) = secrets.credentials() {
+        writeln!(page, "\ngateway")?;
+        for standing in credentials.standings() {
+            write!(page, "  namespace {}  ", standing.namespace)?;
+            match standing.secrets {
+                Some(count) => write!(page, "{count} secrets")?,
+                None => write!(page, "not listed yet")?,
+            }
+            match standing.trouble {
+                Some(reason) => writeln!(page, "  FAILED {reason}")?,
+                None => writeln!(page)?,
+            }
+        }
     }
 
     let records = roll.records();

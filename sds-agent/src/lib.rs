@@ -7,7 +7,7 @@
 //!    app (wires everything)
 //!      +--> serve      the Unix socket
 //!      |      +--> sds/           answers Envoy -> secrets/
-//!      |      +--> workload_api   answers others   secrets/
+//!      |      +--> workload_api   answers others   secrets/    <-- gateway/, Secrets of a cluster (a feature)
 //!      +--> output     writes files -------------> secrets/    <-- files that others keep
 //!      +--> admin      health, readiness, metrics  secrets/
 //!                                                     | asks through
@@ -35,6 +35,8 @@ mod clock;
 mod config;
 mod credential;
 mod debug;
+#[cfg(feature = "gateway")]
+mod gateway;
 mod metrics;
 mod output;
 mod roots_file;
@@ -50,4 +52,6 @@ mod workload_api;
 pub use app::{App, AppError, Stop};
 pub use args::Args;
 pub use config::{Config, ConfigError};
+#[cfg(feature = "gateway")]
+pub use gateway::GatewayError;
 pub use status::{AgentStatus, status_command};

@@ -48,6 +48,12 @@ pub(crate) struct Metrics {
     pub(crate) streams: Gauge,
     /// Attempts to write the output folder that failed.
     pub(crate) output_failures: Counter,
+    /// Contents of Secrets that are not served.
+    #[cfg(feature = "gateway")]
+    pub(crate) credential_refusals: Counter,
+    /// Failures to hear of changes of Secrets.
+    #[cfg(feature = "gateway")]
+    pub(crate) credential_watch_failures: Counter,
 }
 
 impl Metrics {
@@ -107,6 +113,16 @@ impl Metrics {
             "output_failures",
             "Attempts to write the output folder that failed",
         );
+        #[cfg(feature = "gateway")]
+        let credential_refusals = own.add(
+            "credential_refusals",
+            "Secrets of Kubernetes that are wanted and not served as they are",
+        );
+        #[cfg(feature = "gateway")]
+        let credential_watch_failures = own.add(
+            "credential_watch_failures",
+            "Requests to the API server for secrets and their changes that failed",
+        );
         Self {
             registry,
             latency,
@@ -126,6 +142,10 @@ impl Metrics {
             pushes,
             streams,
             output_failures,
+            #[cfg(feature = "gateway")]
+            credential_refusals,
+            #[cfg(feature = "gateway")]
+            credential_watch_failures,
         }
     }
 

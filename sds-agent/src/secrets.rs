@@ -1,6 +1,8 @@
 //! The secrets: what they are, who keeps them fresh, and how others follow them.
 
 mod audience;
+#[cfg(feature = "gateway")]
+mod credential_name;
 mod files;
 mod keeper;
 mod material;
@@ -18,13 +20,21 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 
 pub(crate) use audience::{Audience, Place};
-pub(crate) use files::{Files, Following, TooMany};
+#[cfg(feature = "gateway")]
+pub(crate) use credential_name::{CredentialName, Scheme};
+pub(crate) use files::{Files, FollowingFiles, TooMany};
 pub(crate) use keeper::Keeper;
+#[cfg(feature = "gateway")]
+pub(crate) use material::{Unusable, key_pair};
 pub(crate) use mounted::Mounted;
-pub(crate) use name::{SecretName, UnknownName};
+pub(crate) use name::{Catalogue, SecretName, UnknownName};
+#[cfg(feature = "gateway")]
+pub(crate) use revocation::read as read_revocation_lists;
 pub(crate) use shelf::{Contents, Secret, Shelf, Version};
 pub(crate) use workload_secret::WorkloadSecret;
 
+#[cfg(feature = "gateway")]
+use crate::gateway::{Credentials, FollowingCredential, Namespaces};
 use crate::metrics::Metrics;
 
 /// A view of the secrets. Cheap to clone; each clone sees every change for itself.
@@ -35,6 +45,18 @@ pub(crate) struct Secrets {
     progress: watch::Receiver<Progress>,
     audience: Audience,
     files: Files,
+    /// What a gateway shows, where the agent serves one.
+    #[cfg(feature = "gateway")]
+    credentials: Option<Credentials>,
+}
+
+/// Keeps a secret followed that is not the workload's own. Dropped when its user wants it no more.
+#[derive(Debug)]
+#[expect(dead_code, reason = "held, and never looked into")]
+pub(crate) enum Following {
+    Files(FollowingFiles),
+    #[cfg(feature = "gateway")]
+    Credential(FollowingCredential),
 }
 
 /// The other end: whoever holds it decides what the secrets are.
@@ -90,6 +112,8 @@ pub(crate) fn channel(metrics: Arc<Metrics>, mounted: Mounted) -> (Publisher, Se
             progress,
             audience,
             files,
+            #[cfg(feature = "gateway")]
+            credentials: None,
         },
     )
 }
@@ -135,6 +159,64 @@ impl Secrets {
     /// The files that secrets come from.
     pub(crate) fn files(&self) -> &Files {
         &self.files
+    }
+
+    /// Serves credentials of these namespaces too, for as long as somebody finds them. **Those who have a view already do not
+    /// see them by name.**
+    #[cfg(feature = "gateway")]
+    pub(crate) fn serve_credentials(
+        &mut self,
+        publisher: &Publisher,
+        metrics: Arc<Metrics>,
+        namespaces: Namespaces,
+    ) -> Credentials {
+        let credentials = Credentials::new(publisher.shelf.clone(), metrics, namespaces);
+        self.credentials = Some(credentials.clone());
+        credentials
+    }
+
+    /// What a gateway shows.
+    #[cfg(feature = "gateway")]
+    pub(crate) fn credentials(&self) -> Option<&Credentials> {
+        self.credentials.as_ref()
+    }
+
+    /// Which names stand for something.
+    pub(crate) fn catalogue(&self) -> Catalogue {
+        Catalogue {
+            #[cfg(feature = "gateway")]
+            credentials: self.credentials.is_some(),
+        }
+    }
+
+    /// Follows what `name` stands for, unless that is the workload's own and followed anyway.
+    ///
+    /// # Errors
+    ///
+    /// When too much is followed already.
+    pub(crate) fn follow(&self, name: &SecretName) -> Result<Option<Following>, TooMany> {
+        #[cfg(feature = "gateway")]
+        if let Some(credentials) = &self.credentials
+            && let SecretName::CredentialRoots(_) | SecretName::Credential(_) = name
+        {
+            let following = credentials.follow(name)?;
+            return Ok(Some(Following::Credential(following)));
+        }
+        Ok(self.files.follow_named(name)?.map(Following::Files))
+    }
+
+    /// Every secret of which something is not served, with the reason.
+    pub(crate) fn troubles(&self) -> Vec<(SecretName, Arc<str>)> {
+        #[cfg_attr(
+            not(feature = "gateway"),
+            expect(unused_mut, reason = "nothing is added")
+        )]
+        let mut troubles = self.files.troubles();
+        #[cfg(feature = "gateway")]
+        if let Some(credentials) = &self.credentials {
+            troubles.extend(credentials.troubles());
+        }
+        troubles
     }
 
     /// Where streams say how far they have come with the roots.

@@ -15,7 +15,7 @@ use super::{
     resource::pack,
     stream::Protocol,
 };
-use crate::secrets::{Secret, SecretName, Shelf, UnknownName};
+use crate::secrets::{Catalogue, Secret, SecretName, Shelf, UnknownName};
 
 /// The state of one stream.
 #[derive(Debug)]
@@ -36,9 +36,9 @@ impl Protocol for DeltaSession {
     type Request = DeltaDiscoveryRequest;
     type Response = DeltaDiscoveryResponse;
 
-    fn new(stream: u64) -> Self {
+    fn new(stream: u64, catalogue: Catalogue) -> Self {
         Self {
-            ledger: Ledger::new(stream),
+            ledger: Ledger::new(stream, catalogue),
             nothing: BTreeSet::new(),
             begun: false,
         }
@@ -56,12 +56,12 @@ impl Protocol for DeltaSession {
         let first = !std::mem::replace(&mut self.begun, true);
         for name in &request.resource_names_unsubscribe {
             self.nothing.remove(name);
-            if let Ok(name) = name.parse() {
+            if let Ok(name) = self.ledger.catalogue.read(name) {
                 self.ledger.wanted.remove(&name);
             }
         }
         for name in &request.resource_names_subscribe {
-            match name.parse::<SecretName>() {
+            match self.ledger.catalogue.read(name) {
                 Ok(known) => {
                     // Asked for again, it is sent again.
                     let held = request.initial_resource_versions.get(name);

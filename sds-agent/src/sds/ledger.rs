@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use ca_proto::{SECRET_TYPE_URL, envoy::config::core::v3::Node};
 use time::OffsetDateTime;
 
-use crate::secrets::{Secret, SecretName, Shelf, UnknownName, Version};
+use crate::secrets::{Catalogue, Secret, SecretName, Shelf, UnknownName, Version};
 
 /// Istio's proxies put health reports on any discovery stream. They are none of our business.
 pub(super) const HEALTH_TYPE_URL: &str = "type.googleapis.com/istio.v1.HealthInformation";
@@ -25,6 +25,8 @@ pub(super) struct Ledger {
     unanswered: u32,
     /// Who asks, once it has said so.
     node: Option<Arc<str>>,
+    /// What names can mean on it.
+    pub(super) catalogue: Catalogue,
     pub(super) wanted: BTreeMap<SecretName, Entry>,
 }
 
@@ -89,12 +91,13 @@ pub(super) struct Answer<R> {
 
 impl Ledger {
     /// A new stream. `stream` should not repeat.
-    pub(super) fn new(stream: u64) -> Self {
+    pub(super) fn new(stream: u64, catalogue: Catalogue) -> Self {
         Self {
             stream,
             responses: 0,
             unanswered: 0,
             node: None,
+            catalogue,
             wanted: BTreeMap::new(),
         }
     }

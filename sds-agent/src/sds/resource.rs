@@ -17,16 +17,19 @@ use crate::secrets::{Contents, Secret, SecretName};
 /// A secret, ready to be sent.
 pub(super) fn pack(name: &SecretName, secret: &Secret) -> Any {
     let contents = match secret.contents() {
-        Contents::KeyPair { chain, key, .. } => Type::TlsCertificate(TlsCertificate {
-            certificate_chain: Some(inline(chain)),
-            private_key: Some(inline(key)),
+        Contents::KeyPair {
+            chain, key, staple, ..
+        } => Type::TlsCertificate(TlsCertificate {
+            certificate_chain: Some(inline(chain.as_bytes())),
+            private_key: Some(inline(key.as_bytes())),
+            ocsp_staple: staple.as_deref().map(inline),
             ..TlsCertificate::default()
         }),
         Contents::Roots { roots, revocation } => {
             Type::ValidationContext(CertificateValidationContext {
                 // Whom to accept is added by the control plane; whom to trust is all we know.
-                trusted_ca: Some(inline(roots)),
-                crl: revocation.as_deref().map(inline),
+                trusted_ca: Some(inline(roots.as_bytes())),
+                crl: revocation.as_deref().map(str::as_bytes).map(inline),
                 ..CertificateValidationContext::default()
             })
         }
@@ -41,9 +44,9 @@ pub(super) fn pack(name: &SecretName, secret: &Secret) -> Any {
     }
 }
 
-fn inline(pem: &str) -> DataSource {
+fn inline(bytes: &[u8]) -> DataSource {
     DataSource {
-        specifier: Some(Specifier::InlineBytes(pem.as_bytes().to_vec())),
+        specifier: Some(Specifier::InlineBytes(bytes.to_vec())),
         watched_directory: None,
     }
 }

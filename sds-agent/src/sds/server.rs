@@ -89,14 +89,14 @@ impl SecretDiscoveryService for SecretService {
         &self,
         request: Request<DiscoveryRequest>,
     ) -> Result<Response<DiscoveryResponse>, Status> {
-        let mut session = Session::new(0);
+        let mut session = Session::new(0, self.secrets.catalogue());
         if session.hear(request.get_ref())? != Heard::Subscribed {
             return Err(Status::invalid_argument("nothing was asked for"));
         }
         let mut secrets = self.secrets.clone();
-        let mut files = Vec::new();
+        let mut followed = Vec::new();
         for name in session.ledger().wanted.keys() {
-            files.extend(secrets.files().follow_named(name)?);
+            followed.extend(secrets.follow(name)?);
         }
         loop {
             if let Some(answer) = session.answer(&secrets.shelf(), clock::now()) {

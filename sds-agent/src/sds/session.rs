@@ -17,7 +17,7 @@ use super::{
     resource::pack,
     stream::Protocol,
 };
-use crate::secrets::{SecretName, Shelf, UnknownName};
+use crate::secrets::{Catalogue, Shelf, UnknownName};
 
 /// The state of one stream.
 #[derive(Debug)]
@@ -40,9 +40,9 @@ impl Protocol for Session {
     type Request = DiscoveryRequest;
     type Response = DiscoveryResponse;
 
-    fn new(stream: u64) -> Self {
+    fn new(stream: u64, catalogue: Catalogue) -> Self {
         Self {
-            ledger: Ledger::new(stream),
+            ledger: Ledger::new(stream, catalogue),
             subscription: None,
         }
     }
@@ -120,7 +120,7 @@ impl Session {
     fn change_to(&mut self, names: &[String]) -> Result<(), UnknownName> {
         let mut changed = BTreeMap::new();
         for name in names {
-            let name: SecretName = name.parse()?;
+            let name = self.ledger.catalogue.read(name)?;
             let entry = self.ledger.wanted.get(&name).cloned().unwrap_or_default();
             changed.insert(name, entry);
         }

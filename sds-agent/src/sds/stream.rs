@@ -14,7 +14,7 @@ use super::{
 use crate::{
     clock,
     metrics::Metrics,
-    secrets::{Following, Place, SecretName, Secrets, Shelf, TooMany},
+    secrets::{Catalogue, Following, Place, SecretName, Secrets, Shelf, TooMany},
 };
 
 /// How many responses a client may leave without a word.
@@ -33,7 +33,7 @@ pub(super) trait Protocol {
     type Response;
 
     /// A new stream. `stream` should not repeat.
-    fn new(stream: u64) -> Self;
+    fn new(stream: u64, catalogue: Catalogue) -> Self;
 
     /// Takes a request in.
     ///
@@ -61,8 +61,8 @@ pub(super) struct OpenStream<P: Protocol> {
     secrets: Secrets,
     place: Place,
     line: Line,
-    /// The files that the client has asked for by name.
-    files: BTreeMap<SecretName, Following>,
+    /// What the client has asked for that is followed only while somebody wants it.
+    followed: BTreeMap<SecretName, Following>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 }
@@ -85,12 +85,12 @@ where
         tracing::debug!(stream = number, "a stream opened");
         Self {
             number,
-            protocol: P::new(number),
+            protocol: P::new(number, secrets.catalogue()),
             requests,
             place: secrets.audience().place(number),
             line: roll.enter(number, P::NAME, clock::now()),
             secrets,
-            files: BTreeMap::new(),
+            followed: BTreeMap::new(),
             metrics,
             stop,
         }
@@ -154,12 +154,12 @@ where
         let ledger = self.protocol.ledger();
         self.place.follow(ledger.roots_answered());
         self.line.note(ledger);
-        self.files
+        self.followed
             .retain(|name, _| ledger.wanted.contains_key(name));
         for name in ledger.wanted.keys() {
-            if name.names_files() && !self.files.contains_key(name) {
-                let following = self.secrets.files().follow_named(name)?;
-                self.files
+            if !name.is_of_the_workload() && !self.followed.contains_key(name) {
+                let following = self.secrets.follow(name)?;
+                self.followed
                     .extend(following.map(|following| (name.clone(), following)));
             }
         }

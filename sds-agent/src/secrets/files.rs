@@ -62,7 +62,7 @@ pub(crate) enum Source {
 
 /// Keeps a set of files followed. Dropped when its user wants it no more.
 #[derive(Debug)]
-pub(crate) struct Following {
+pub(crate) struct FollowingFiles {
     name: SecretName,
     files: Files,
 }
@@ -81,7 +81,10 @@ impl Files {
     /// # Errors
     ///
     /// When too many are followed already.
-    pub(crate) fn follow_named(&self, name: &SecretName) -> Result<Option<Following>, TooMany> {
+    pub(crate) fn follow_named(
+        &self,
+        name: &SecretName,
+    ) -> Result<Option<FollowingFiles>, TooMany> {
         match Source::named_by(name) {
             Some(source) => self.follow(name, source).map(Some),
             None => Ok(None),
@@ -93,20 +96,28 @@ impl Files {
     /// # Errors
     ///
     /// When too many are followed already.
-    pub(crate) fn follow(&self, name: &SecretName, source: Source) -> Result<Following, TooMany> {
+    pub(crate) fn follow(
+        &self,
+        name: &SecretName,
+        source: Source,
+    ) -> Result<FollowingFiles, TooMany> {
         let mut sets = self.sets();
         if let Some(set) = sets.get_mut(name) {
             set.users += 1;
         } else {
             if sets.len() >= MOST_SETS {
                 let unused = sets.iter().find(|(_, set)| set.users == 0);
-                let unused = unused.map(|(name, _)| name.clone()).ok_or(TooMany)?;
+                let unused = unused.map(|(name, _)| name.clone());
+                let unused = unused.ok_or(TooMany {
+                    most: MOST_SETS,
+                    of: "sets of files",
+                })?;
                 if let Some(set) = sets.remove(&unused) {
                     set.task.abort();
                 }
                 self.0
                     .shelf
-                    .send_modify(|shelf| Arc::make_mut(shelf).remove(&unused));
+                    .send_if_modified(|shelf| Arc::make_mut(shelf).remove(&unused));
             }
             let task = tokio::spawn(self.clone().run(name.clone(), source));
             let set = Set {
@@ -116,7 +127,7 @@ impl Files {
             };
             sets.insert(name.clone(), set);
         }
-        Ok(Following {
+        Ok(FollowingFiles {
             name: name.clone(),
             files: self.clone(),
         })
@@ -214,7 +225,7 @@ impl Files {
     }
 }
 
-impl Drop for Following {
+impl Drop for FollowingFiles {
     fn drop(&mut self) {
         if let Some(set) = self.files.sets().get_mut(&self.name) {
             set.users -= 1;
@@ -223,10 +234,12 @@ impl Drop for Following {
 }
 
 impl Source {
-    /// What a name that [names files](SecretName::names_files) means.
+    /// What a name means that says which files it is about.
     fn named_by(name: &SecretName) -> Option<Self> {
         match name {
             SecretName::Roots | SecretName::KeyPair => None,
+            #[cfg(feature = "gateway")]
+            SecretName::CredentialRoots(_) | SecretName::Credential(_) => None,
             SecretName::FileRoots(path) => Some(Self::Roots(PathBuf::from(&**path))),
             SecretName::SystemRoots => Some(Self::Roots(roots_file::of_the_system())),
             SecretName::FilePair { certificate, key } => Some(Self::KeyPair {
@@ -267,7 +280,11 @@ impl Source {
     }
 }
 
-/// More sets of files are wanted than are followed.
+/// More is wanted than is followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{MOST_SETS} sets of files are in use, and no more are followed")]
-pub(crate) struct TooMany;
+#[error("{most} {of} are in use, and no more are followed")]
+pub(crate) struct TooMany {
+    pub(crate) most: usize,
+    /// What there are too many of.
+    pub(crate) of: &'static str,
+}

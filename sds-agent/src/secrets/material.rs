@@ -13,7 +13,7 @@ use crate::{clock, roots_file};
 /// # Errors
 ///
 /// When one of them does not read, they do not belong together, or the time is not right.
-pub(super) fn key_pair(chain: &[u8], key: &[u8], now: OffsetDateTime) -> Result<Secret, Unusable> {
+pub(crate) fn key_pair(chain: &[u8], key: &[u8], now: OffsetDateTime) -> Result<Secret, Unusable> {
     let chain = CertificateChain::from_pem(chain).map_err(Unusable::Certificate)?;
     let key = PrivateKey::from_pem(key).map_err(Unusable::Key)?;
     let leaf = chain.leaf();
@@ -29,6 +29,7 @@ pub(super) fn key_pair(chain: &[u8], key: &[u8], now: OffsetDateTime) -> Result<
     Ok(Secret::new(Contents::KeyPair {
         chain: chain.to_pem(),
         key: key.to_pkcs8_pem(),
+        staple: None,
         not_after: leaf.not_after(),
     }))
 }
@@ -55,7 +56,7 @@ pub(super) fn roots(text: &[u8]) -> Result<Secret, Unusable> {
 
 /// Why the contents of files are not served.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Unusable {
+pub(crate) enum Unusable {
     /// The certificate does not read.
     #[error("the certificate does not read: {0}")]
     Certificate(#[source] CertificateError),

@@ -2,6 +2,9 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
+#[cfg(feature = "gateway")]
+use super::CredentialName;
+
 /// A name that can be subscribed to. Ordered as it should be pushed: when a root changes, a proxy
 /// should trust the new one before it shows a certificate of it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -12,6 +15,9 @@ pub(crate) enum SecretName {
     FileRoots(Arc<str>),
     /// `file-root:system`: the roots that came with the operating system.
     SystemRoots,
+    /// The CA that goes with a credential of a gateway.
+    #[cfg(feature = "gateway")]
+    CredentialRoots(CredentialName),
     /// `default`: key and certificate of the workload.
     KeyPair,
     /// `file-cert:<certificate>~<key>`: a pair that somebody else keeps in files.
@@ -21,6 +27,33 @@ pub(crate) enum SecretName {
         /// The path of the key.
         key: Arc<str>,
     },
+    /// A credential of a gateway: certificate and key.
+    #[cfg(feature = "gateway")]
+    Credential(CredentialName),
+}
+
+/// Which names stand for something here, beside those that always do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Catalogue {
+    /// Names of credentials that a gateway shows.
+    #[cfg(feature = "gateway")]
+    pub(crate) credentials: bool,
+}
+
+impl Catalogue {
+    /// What a client means by `name`.
+    ///
+    /// # Errors
+    ///
+    /// When the name stands for nothing here.
+    pub(crate) fn read(self, name: &str) -> Result<SecretName, UnknownName> {
+        let known = name.parse();
+        #[cfg(feature = "gateway")]
+        if known.is_err() && self.credentials {
+            return CredentialName::read(name).ok_or_else(|| UnknownName(name.to_owned()));
+        }
+        known
+    }
 }
 
 impl SecretName {
@@ -29,14 +62,23 @@ impl SecretName {
         match self {
             Self::Roots => ROOTS,
             Self::FileRoots(_) | Self::SystemRoots => "file-root",
+            #[cfg(feature = "gateway")]
+            Self::CredentialRoots(_) => "credential-cacert",
+            #[cfg(feature = "gateway")]
+            Self::Credential(_) => "credential",
             Self::KeyPair => KEY_PAIR,
             Self::FilePair { .. } => "file-cert",
         }
     }
 
-    /// Whether the name says which files it means.
-    pub(crate) fn names_files(&self) -> bool {
-        !matches!(self, Self::Roots | Self::KeyPair)
+    /// Whether it is one of the workload's own: the others are had from elsewhere, and only while somebody wants them.
+    pub(crate) fn is_of_the_workload(&self) -> bool {
+        matches!(self, Self::Roots | Self::KeyPair)
+    }
+
+    /// Whether the mesh's revocation lists go along with it. A gateway's credentials bring their own, if any.
+    pub(super) fn takes_revocation_lists(&self) -> bool {
+        matches!(self, Self::Roots | Self::FileRoots(_) | Self::SystemRoots)
     }
 }
 
@@ -76,6 +118,8 @@ impl fmt::Display for SecretName {
             Self::FilePair { certificate, key } => {
                 write!(f, "{FILE_PAIR}{certificate}{BETWEEN_PATHS}{key}")
             }
+            #[cfg(feature = "gateway")]
+            Self::CredentialRoots(name) | Self::Credential(name) => name.fmt(f),
         }
     }
 }

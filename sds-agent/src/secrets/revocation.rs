@@ -12,7 +12,7 @@ use super::Files;
 use crate::clock;
 
 /// As PEM; nothing while there is no file, which is the usual case.
-type Lists = Option<Arc<str>>;
+pub(crate) type Lists = Option<Arc<str>>;
 
 impl Files {
     /// Follows the lists in `path` for as long as the agent runs. A file that comes, changes or goes is followed; one
@@ -46,7 +46,15 @@ fn start(path: PathBuf) -> Result<FollowedFiles<Lists>, FollowError> {
     FollowedFiles::start_with(None, files, FollowOptions::new(), parse)
 }
 
-fn read(file: Option<&[u8]>, now: OffsetDateTime) -> Result<Lists, Box<dyn Error + Send + Sync>> {
+/// What a file holds that is there or not.
+///
+/// # Errors
+///
+/// When it does not read, or a list in it is over.
+pub(crate) fn read(
+    file: Option<&[u8]>,
+    now: OffsetDateTime,
+) -> Result<Lists, Box<dyn Error + Send + Sync>> {
     // An empty file is how a list is withdrawn where files cannot be deleted.
     let Some(text) = file.filter(|text| !text.trim_ascii().is_empty()) else {
         return Ok(None);

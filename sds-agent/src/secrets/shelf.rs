@@ -34,6 +34,8 @@ pub(crate) enum Contents {
         chain: String,
         /// PKCS#8.
         key: Zeroizing<String>,
+        /// What the issuer says of its revocation, as DER, for Envoy to staple.
+        staple: Option<Arc<[u8]>>,
         /// The end of the leaf: the pair must not be shown to anybody from then on.
         not_after: OffsetDateTime,
     },
@@ -82,14 +84,18 @@ impl Shelf {
     }
 
     /// Puts secrets into their places, all at once. Whether anything is different afterwards.
-    pub(super) fn put(
+    pub(crate) fn put(
         &mut self,
         secrets: impl IntoIterator<Item = (SecretName, Arc<Secret>)>,
         now: OffsetDateTime,
     ) -> bool {
         let mut changed = false;
         for (name, secret) in secrets {
-            let secret = secret.with_revocation(self.revocation.as_ref());
+            let secret = if name.takes_revocation_lists() {
+                secret.with_revocation(self.revocation.as_ref())
+            } else {
+                secret
+            };
             if self.secrets.get(&name).map(|held| &held.version) != Some(&secret.version) {
                 self.secrets.insert(name, secret);
                 changed = true;
@@ -108,9 +114,9 @@ impl Shelf {
         self.put(self.secrets.clone(), now)
     }
 
-    /// Takes a secret away that nobody wants.
-    pub(super) fn remove(&mut self, name: &SecretName) {
-        self.secrets.remove(name);
+    /// Takes a secret away that nobody wants, or that is no more. Whether it was there.
+    pub(crate) fn remove(&mut self, name: &SecretName) -> bool {
+        self.secrets.remove(name).is_some()
     }
 
     /// Every name with its secret, valid or not.
@@ -140,6 +146,16 @@ impl Secret {
         }
     }
 
+    /// A pair with what its issuer says of its revocation; everything else as it is.
+    #[cfg(feature = "gateway")]
+    pub(crate) fn with_staple(mut self, said: Option<&[u8]>) -> Self {
+        if let Contents::KeyPair { staple, .. } = &mut self.contents {
+            *staple = said.map(Arc::from);
+            self.version = self.contents.version();
+        }
+        self
+    }
+
     /// What it holds.
     pub(crate) fn contents(&self) -> &Contents {
         &self.contents
@@ -163,12 +179,12 @@ impl Contents {
     /// Made of what is public: a certificate belongs to one key only.
     fn version(&self) -> Version {
         let (public, more) = match self {
-            Self::KeyPair { chain, .. } => (chain, ""),
-            Self::Roots { roots, revocation } => (roots, revocation.as_deref().unwrap_or_default()),
+            Self::KeyPair { chain, staple, .. } => (chain, staple.as_deref()),
+            Self::Roots { roots, revocation } => (roots, revocation.as_deref().map(str::as_bytes)),
         };
         let mut hash = Context::new(&SHA256);
         hash.update(public.as_bytes());
-        hash.update(more.as_bytes());
+        hash.update(more.unwrap_or_default());
         let hash = hash.finish();
         let half = hash.as_ref().iter().take(16);
         let text: String = half.map(|byte| format!("{byte:02x}")).collect();
@@ -215,6 +231,7 @@ mod tests {
         Arc::new(Secret::new(Contents::KeyPair {
             chain: chain.to_owned(),
             key: Zeroizing::new("KEY".to_owned()),
+            staple: None,
             not_after: NOON,
         }))
     }

@@ -74,6 +74,7 @@ impl WorkloadSecret {
         Secret::new(Contents::KeyPair {
             chain: self.chain_pem(),
             key: self.key_pem.clone(),
+            staple: None,
             not_after: self.not_after(),
         })
     }

@@ -25,7 +25,7 @@ impl Stream {
 
     fn open_on(stage: Stage) -> Self {
         Self {
-            session: DeltaSession::new(7),
+            session: DeltaSession::new(7, Catalogue::default()),
             stage,
         }
     }

@@ -31,7 +31,7 @@ impl Stream {
     /// Before the first certificate.
     fn open_too_early() -> Self {
         Self {
-            session: Session::new(7),
+            session: Session::new(7, Catalogue::default()),
             stage: Stage::new(),
         }
     }
