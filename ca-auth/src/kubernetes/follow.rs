@@ -12,7 +12,7 @@ use futures_util::{Stream, TryStreamExt as _};
 use kube::api::{ListParams, WatchEvent, WatchParams};
 use kube::{Api, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// What is new.
 pub(super) enum News<K> {
@@ -91,13 +91,14 @@ async fn watch<K>(
             Ok(Err(error)) => shown(&error),
             Ok(Ok(events)) => {
                 hear(News::Alive);
+                let since = Instant::now();
                 match listen(pin!(events), &mut version, hear).await {
                     // Its time was over. If not, the next one must not follow at once.
-                    End::Closed { heard: true } => {
+                    End::Closed { heard } if heard || since.elapsed() >= WELL_LIVED => {
                         backoff.reset();
                         continue;
                     }
-                    End::Closed { heard: false } => "closed without a word".to_owned(),
+                    End::Closed { .. } => "closed without a word".to_owned(),
                     End::Gone => return,
                     End::Lost(reason) => reason,
                 }
@@ -196,6 +197,8 @@ const GONE: u16 = 410;
 const PAGE: u32 = 500;
 /// How long an API server keeps a watch open: an idle one is heard of this often.
 const WATCH_SECONDS: u32 = 30;
+/// A watch in which nothing happened, not even a bookmark, and that was not cut off: API servers count in whole seconds.
+const WELL_LIVED: Duration = Duration::from_secs(WATCH_SECONDS as u64 - 2);
 /// A connection that is gone without a word is given up after this long.
 const SILENCE: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 5);
 const OPEN_DEADLINE: Duration = Duration::from_secs(10);
@@ -203,3 +206,39 @@ const OPEN_DEADLINE: Duration = Duration::from_secs(10);
 const LIST_DEADLINE: Duration = Duration::from_secs(30);
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+
+    use super::super::scripted::ApiServer;
+    use super::*;
+
+    /// What is heard in five minutes.
+    async fn heard(watches_end_after: Duration) -> (usize, Vec<String>) {
+        let server = ApiServer::default();
+        server.closes_watches_after(watches_end_after);
+        let (mut alive, mut lost) = (0, Vec::new());
+        let following = follow(Api::<Pod>::all(server.client()), None, |news| match news {
+            News::Alive => alive += 1,
+            News::Lost(reason) => lost.push(reason),
+            News::All(_) | News::Applied(_) | News::Deleted(_) => {}
+        });
+        let _ = timeout(Duration::from_secs(300), following).await;
+        (alive, lost)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_in_which_nothing_has_happened_is_no_loss_when_its_time_is_over() {
+        let (alive, lost) = heard(Duration::from_secs(WATCH_SECONDS.into())).await;
+        assert_eq!(alive, 10);
+        assert_eq!(lost, [""; 0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn watches_that_are_closed_at_once_are_told_and_waited_between() {
+        let (alive, lost) = heard(Duration::ZERO).await;
+        assert!((30..600).contains(&alive), "{alive}");
+        assert!(lost.iter().all(|reason| reason == "closed without a word"));
+    }
+}

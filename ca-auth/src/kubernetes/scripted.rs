@@ -2,7 +2,10 @@
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
+use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use http::{Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
@@ -24,6 +27,8 @@ struct Script {
     documents: Option<(Value, Value)>,
     /// The status of a review.
     review: Option<(u16, Value)>,
+    /// After how long a watch is closed; `None`: never.
+    watch: Option<Duration>,
     /// Answers nothing at all.
     is_silent: bool,
     reviewed: Vec<Value>,
@@ -50,6 +55,10 @@ impl ApiServer {
 
     pub(super) fn reviews_with(&self, code: u16, status: Value) {
         self.0.lock().unwrap().review = Some((code, status));
+    }
+
+    pub(super) fn closes_watches_after(&self, time: Duration) {
+        self.0.lock().unwrap().watch = Some(time);
     }
 
     pub(super) fn is_silent(&self, silent: bool) {
@@ -81,8 +90,16 @@ impl ApiServer {
             return std::future::pending().await;
         };
         if is_watch {
-            // Open, and nothing happens.
-            let nothing = futures_util::stream::pending::<Result<Frame<Bytes>, Infallible>>();
+            // Open, and nothing happens until it ends.
+            let end = self.0.lock().unwrap().watch;
+            let nothing = futures_util::stream::poll_fn(|_| Poll::Pending);
+            let nothing = nothing.take_until(async move {
+                match end {
+                    Some(time) => tokio::time::sleep(time).await,
+                    None => std::future::pending().await,
+                }
+            });
+            let nothing = nothing.map(Ok::<Frame<Bytes>, Infallible>);
             return Response::new(StreamBody::new(nothing).boxed_unsync());
         }
         let body = Full::new(Bytes::from(answer.to_string()));
