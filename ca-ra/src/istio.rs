@@ -1,6 +1,5 @@
 //! Another Istio-compatible CA as the signer.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,7 +73,12 @@ pub struct IstioUpstream {
 /// What is asked for beside the certificate itself.
 #[derive(Clone, Copy)]
 enum Wish<'a> {
-    Workload { signer: Option<&'a str> },
+    /// By a registration authority: the caller's own name is not the one to be certified.
+    Workload {
+        name: &'a str,
+        signer: Option<&'a str>,
+    },
+    Own,
     Authority,
 }
 
@@ -140,8 +144,7 @@ impl IstioUpstream {
         lifetime: Duration,
         now: OffsetDateTime,
     ) -> Result<IssuedChain, UpstreamError> {
-        let wish = Wish::Workload { signer: None };
-        let answer = self.ask(csr, lifetime, wish).await?;
+        let answer = self.ask(csr, lifetime, Wish::Own).await?;
         Ok(accept_any_name(
             csr.public_key(),
             answer.chain(),
@@ -213,7 +216,8 @@ impl IstioUpstream {
 }
 
 impl CertificateAuthority for IstioUpstream {
-    /// Sends the CSR of `request` on, if it asks for exactly the one name that was granted.
+    /// Sends the CSR of `request` on, if it asks for exactly the one name that was granted. To the CA it is a wish to act for
+    /// that name (`ImpersonatedIdentity`), **which its policy must allow us**.
     fn sign(
         &self,
         request: SigningRequest,
@@ -223,7 +227,8 @@ impl CertificateAuthority for IstioUpstream {
             let screened = ScreenedRequest::screen(request)?;
             let signer = screened.request().signer();
             let lifetime = screened.request().lifetime();
-            let wish = Wish::Workload { signer };
+            let name = screened.name().as_str();
+            let wish = Wish::Workload { name, signer };
             let answer = self.ask(screened.csr(), lifetime, wish).await?;
             Ok(screened.accept(answer.chain(), answer.roots(), now)?)
         })
@@ -231,16 +236,26 @@ impl CertificateAuthority for IstioUpstream {
 }
 
 fn metadata(wish: Wish<'_>) -> Option<Struct> {
-    let (key, kind) = match wish {
-        Wish::Workload { signer } => ("CertSigner", Kind::StringValue(signer?.to_owned())),
-        Wish::Authority => ("CertificateAuthority", Kind::BoolValue(true)),
+    let text = |text: &str| Kind::StringValue(text.to_owned());
+    let fields: Vec<_> = match wish {
+        Wish::Own => return None,
+        Wish::Workload { name, signer } => {
+            let name = Some((IMPERSONATED, text(name)));
+            let signer = signer.map(|signer| ("CertSigner", text(signer)));
+            name.into_iter().chain(signer).collect()
+        }
+        Wish::Authority => vec![("CertificateAuthority", Kind::BoolValue(true))],
     };
-    let value = Value { kind: Some(kind) };
+    let fields = fields.into_iter().map(|(key, kind)| {
+        let value = Value { kind: Some(kind) };
+        (key.to_owned(), value)
+    });
     Some(Struct {
-        fields: BTreeMap::from([(key.to_owned(), value)]),
+        fields: fields.collect(),
     })
 }
 
+const IMPERSONATED: &str = "ImpersonatedIdentity";
 /// What Istio's agent does, before it waits in earnest.
 const MOST_TRIES: u32 = 5;
 const FIRST_WAIT: Duration = Duration::from_millis(100);

@@ -176,9 +176,20 @@ async fn a_workload_gets_what_was_asked_for_and_each_call_shows_the_token_of_the
     assert_eq!(seen[0].authorization, "Bearer one");
     assert_eq!(seen[1].authorization, "Bearer two");
     assert_eq!((seen[0].seconds, seen[0].has_deadline), (3600, true));
-    assert_eq!(seen[0].metadata, None);
-    let signer = &seen[1].metadata.as_ref().unwrap().fields["CertSigner"];
-    assert_eq!(signer.kind, Some(Kind::StringValue("blue".into())));
+    // Whose it is to be is said besides: the CA knows us by another name.
+    let said = |at: usize, key: &str| {
+        let value = seen[at].metadata.as_ref()?.fields.get(key)?;
+        value.kind.clone()
+    };
+    for at in [0, 1] {
+        let name = Some(Kind::StringValue(CART.into()));
+        assert_eq!(said(at, "ImpersonatedIdentity"), name);
+    }
+    assert_eq!(said(0, "CertSigner"), None);
+    assert_eq!(
+        said(1, "CertSigner"),
+        Some(Kind::StringValue("blue".into()))
+    );
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ mod issuance;
 mod issuer;
 mod operation;
 mod process;
+mod registration;
 mod running;
 mod serving;
 #[cfg(feature = "otel")]

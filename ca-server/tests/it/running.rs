@@ -52,15 +52,20 @@ impl Running {
 
     /// A token as an operator makes it.
     pub(crate) fn token(&self, flags: &[&str]) -> String {
+        self.token_of("shop", "cart", flags)
+    }
+
+    /// The same for any workload.
+    pub(crate) fn token_of(&self, namespace: &str, account: &str, flags: &[&str]) -> String {
         let output = Command::new(PROGRAM)
             .args([
                 "token",
                 "--namespace",
-                "shop",
+                namespace,
                 "--service-account",
-                "cart",
-                "--data-dir",
+                account,
             ])
+            .arg("--data-dir")
             .arg(self.data_dir())
             .args(flags)
             .output()

@@ -645,10 +645,11 @@ async fn a_registration_authority_gets_from_a_real_ca_what_was_granted_and_no_mo
     });
     by_certificate.sign(request(cart).1, now()).await.unwrap();
 
-    // The CA above names who it has judged, and not what was asked for: that is not released.
+    // Only for whom the policy of the CA above lets us act.
     let other = request("spiffe://cluster.local/ns/shop/sa/other").1;
     let error = by_token.sign(other, now()).await.unwrap_err();
-    assert!(matches!(error, SignError::BadAnswer(_)), "{error}");
+    assert!(matches!(error, SignError::Unavailable(_)), "{error}");
+    assert!(error.to_string().contains("impersonation"), "{error}");
     // And it makes nobody a CA whom its policy does not name.
     let csr = Csr::from_pem(client::key_and_csr(&[]).1.as_bytes()).unwrap();
     let refused = by_token
