@@ -90,6 +90,6 @@ impl Publisher {
         let webhooks = webhooks::run(client, &self.what.webhooks, contents, status);
         tokio::join!(roots, webhooks);
         // Nothing is to be published.
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }

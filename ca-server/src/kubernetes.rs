@@ -13,6 +13,7 @@ mod followed;
 mod lease;
 mod secret_store;
 mod secret_watch;
+mod watching;
 
 pub(crate) use call::{CallError, call};
 pub(crate) use followed::Followed;
@@ -21,6 +22,7 @@ pub(crate) use lease::Standing;
 pub(crate) use lease::{Candidate, Leadership};
 pub(crate) use secret_store::{CaSecret, SELF_SIGNED_MARK, SecretStore, text_of};
 pub(crate) use secret_watch::{Seen, follow as follow_secret};
+pub(crate) use watching::watch;
 
 /// How long an API server may take to accept a connection.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);

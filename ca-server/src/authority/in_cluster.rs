@@ -43,7 +43,7 @@ pub(crate) struct ClusterCa {
 #[derive(Debug)]
 pub(crate) enum Kind {
     SelfSigned(Box<Rotator>, RotatorHandle),
-    Plugged(PluggedSecret),
+    Plugged(Box<PluggedSecret>),
 }
 
 impl ClusterCa {
@@ -138,7 +138,7 @@ impl Found {
                 let followed = Followed::new(store.place());
                 let plugged = PluggedSecret::new(store.clone(), changes, followed.clone());
                 ClusterCa {
-                    kind: Kind::Plugged(plugged),
+                    kind: Kind::Plugged(Box::new(plugged)),
                     bundles: BundleStore::new(bundle),
                     watch: SecretWatch(store, seen),
                     followed,

@@ -470,7 +470,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_does_not_lead_rotates_on_orders_alone_and_who_comes_to_lead_looks_at_once() {
         let folder = tempfile::tempdir().unwrap();
-        let (day, first) = (Duration::from_secs(24 * 3600), ca_core::FirstCheck::AfterInterval);
+        let (day, first) = (
+            Duration::from_secs(24 * 3600),
+            ca_core::FirstCheck::AfterInterval,
+        );
         let policy = RotationPolicy::new(day, 100, first, ca_core::Method::Renew).unwrap();
         let (rotator, handle, bundles) = rotator(&folder, Some(policy)).await;
         let (standing, _) = tokio::sync::watch::channel(Standing::default());
@@ -498,7 +501,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn questions_do_not_put_off_what_is_due() {
         let folder = tempfile::tempdir().unwrap();
-        let (hour, first) = (Duration::from_secs(3600), ca_core::FirstCheck::AfterInterval);
+        let (hour, first) = (
+            Duration::from_secs(3600),
+            ca_core::FirstCheck::AfterInterval,
+        );
         let policy = RotationPolicy::new(hour, 100, first, ca_core::Method::Renew).unwrap();
         let (rotator, handle, bundles) = rotator(&folder, Some(policy)).await;
         let task = tokio::spawn(rotator.run());

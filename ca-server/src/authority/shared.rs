@@ -77,7 +77,7 @@ impl Shared {
             {
                 return;
             }
-            std::future::pending().await
+            std::future::pending::<()>().await;
         };
         let retry = self.retry;
         let again = async {

@@ -14,7 +14,6 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::core::{Selector, SelectorExt as _};
 use kube::runtime::watcher::{Config, Error as WatchError, Event};
-use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt as _};
 use tokio::time::Instant;
 
@@ -25,7 +24,7 @@ use super::contents::Contents;
 use super::index::Index;
 use super::status::PublishStatus;
 use crate::config::ConfigMaps;
-use crate::kubernetes::{CallError, call};
+use crate::kubernetes::{CallError, call, watch};
 
 /// How many writes may be under way. The API server shares itself out among its clients by how many calls each has open.
 const AT_ONCE: usize = 16;
@@ -93,14 +92,14 @@ impl Distributor {
     /// Keeps them as they should be, until it is dropped.
     pub(super) async fn run(mut self, mut contents: Contents) {
         let namespaces = Api::<Namespace>::all(self.client.clone());
-        let namespaces = watcher(namespaces, Config::default()).default_backoff();
+        let namespaces = watch(namespaces, Config::default());
         let mut namespaces = std::pin::pin!(namespaces);
         let mut maps = SelectAll::new();
         for (place, (artifact, ..)) in self.artifacts.iter().enumerate() {
             let only = format!("metadata.name={}", artifact.name);
             let only = Config::default().fields(&only);
             let api = Api::<ConfigMap>::all(self.client.clone());
-            let events = watcher(api, only).default_backoff();
+            let events = watch(api, only);
             maps.push(events.map(move |event| (place, event)).boxed());
         }
         let mut writes = FuturesUnordered::new();
@@ -149,7 +148,7 @@ impl Distributor {
         let value = |namespace: Namespace| standing(&namespace, selectors);
         let touched = self
             .namespaces
-            .take(event, |namespace| namespace.name_any(), value);
+            .take(event, kube::ResourceExt::name_any, value);
         if !was_complete && self.namespaces.is_complete() {
             self.consider_all();
         }
@@ -343,7 +342,7 @@ mod tests {
     use super::*;
     use crate::controllers::parse_selector;
 
-    fn namespace(name: &str, labels: serde_json::Value, phase: &str) -> Namespace {
+    fn namespace(name: &str, labels: &serde_json::Value, phase: &str) -> Namespace {
         serde_json::from_value(json!({
             "metadata": { "name": name, "labels": labels },
             "status": { "phase": phase },
@@ -353,10 +352,10 @@ mod tests {
 
     #[test]
     fn namespaces_are_selected_by_any_selector_unless_nobody_works_in_them_or_they_are_leaving() {
-        let mesh = namespace("shop", json!({"mesh": "on"}), "Active");
-        let plain = namespace("kube-system", json!({}), "Active");
+        let mesh = namespace("shop", &json!({"mesh": "on"}), "Active");
+        let plain = namespace("kube-system", &json!({}), "Active");
         for name in IGNORED {
-            let ignored = namespace(name, json!({"mesh": "on"}), "Active");
+            let ignored = namespace(name, &json!({"mesh": "on"}), "Active");
             assert_eq!(standing(&ignored, &[]), Standing::NotSelected);
         }
         assert_eq!(standing(&plain, &[]), Standing::Selected);
@@ -364,7 +363,7 @@ mod tests {
         assert_eq!(standing(&mesh, &selectors), Standing::Selected);
         assert_eq!(standing(&mesh, &selectors[..1]), Standing::NotSelected);
         assert_eq!(standing(&plain, &selectors), Standing::NotSelected);
-        let leaving = namespace("shop", json!({"mesh": "on"}), "Terminating");
+        let leaving = namespace("shop", &json!({"mesh": "on"}), "Terminating");
         assert_eq!(standing(&leaving, &selectors), Standing::Leaving);
     }
 }

@@ -8,7 +8,6 @@ use futures_util::StreamExt as _;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::core::GroupVersionKind;
 use kube::runtime::watcher::{Config, Event};
-use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -18,13 +17,13 @@ use super::agenda::{Agenda, until};
 use super::config_maps::heard;
 use super::contents::Contents;
 use super::status::PublishStatus;
-use crate::kubernetes::{CallError, call};
+use crate::kubernetes::{CallError, call, watch};
 
 /// Keeps it as it should be, until it is dropped.
 pub(super) async fn run(client: Client, mut contents: Contents, status: PublishStatus) {
     let api = served(&client, &status).await;
     let only = Config::default().fields(&format!("metadata.name={NAME}"));
-    let mut events = std::pin::pin!(watcher(api.clone(), only).default_backoff());
+    let mut events = std::pin::pin!(watch(api.clone(), only));
     let mut agenda = Agenda::new();
     // What it says; `None` before the first list.
     let mut found: Option<Option<DynamicObject>> = None;

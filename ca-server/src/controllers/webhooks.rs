@@ -11,7 +11,6 @@ use k8s_openapi::api::admissionregistration::v1::{
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::core::SelectorExt as _;
 use kube::runtime::watcher::{Config, Event};
-use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -23,7 +22,7 @@ use super::contents::Contents;
 use super::index::Index;
 use super::status::PublishStatus;
 use crate::config::Webhooks;
-use crate::kubernetes::{CallError, call};
+use crate::kubernetes::{CallError, call, watch};
 
 /// Keeps all of them as they should be, until it is dropped. Ends at once where there are none to keep.
 pub(super) async fn run(
@@ -67,7 +66,7 @@ impl Keeper<'_> {
         if self.names.is_empty() && self.config.labelled.is_none() {
             return;
         }
-        let events = watcher(self.api.clone(), Config::default()).default_backoff();
+        let events = watch(self.api.clone(), Config::default());
         let mut events = std::pin::pin!(events);
         let mut found: Index<DynamicObject> = Index::new();
         let mut agenda: Agenda<String> = Agenda::new();
@@ -125,7 +124,7 @@ impl Keeper<'_> {
         found: &mut Index<DynamicObject>,
         agenda: &mut Agenda<String>,
     ) {
-        for name in found.take(event, |object| object.name_any(), |object| object) {
+        for name in found.take(event, kube::ResourceExt::name_any, |object| object) {
             match found.get(&name) {
                 Some(object) if self.is_ours(object) => agenda.add(&name, Instant::now()),
                 // Nothing of it is needed any more.

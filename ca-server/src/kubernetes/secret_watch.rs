@@ -4,7 +4,6 @@ use ca_core::Revision;
 use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::watcher::{Config, Event};
-use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, ResourceExt as _};
 use tokio::sync::watch;
 
@@ -24,7 +23,7 @@ pub(crate) enum Seen {
 pub(crate) async fn follow(store: SecretStore, seen: watch::Sender<Seen>) {
     let api: Api<Secret> = store.api().clone();
     let only = Config::default().fields(&format!("metadata.name={}", store.name()));
-    let mut events = std::pin::pin!(watcher(api, only).default_backoff());
+    let mut events = std::pin::pin!(super::watch(api, only));
     // What a new list has said so far: complete at its end.
     let mut listed = Seen::Absent;
     let mut is_away = false;
