@@ -27,7 +27,7 @@ use crate::audit::AuditLog;
 use crate::authentication::{self, AuthenticatorsError, ClusterCallers, Witness};
 use crate::authority::in_cluster::{self, ClusterCa, ClusterCaError};
 use crate::authority::plugged::{self, PluggedError};
-use crate::authority::registration::{Errands, Registration, RegistrationError};
+use crate::authority::registration::{self, Errands, Registration, RegistrationError};
 use crate::authority::rotator::{Rotator, RotatorHandle};
 use crate::authority::self_signed::{self, Origin, SelfSignedError};
 use crate::authority::signing::Signing;
@@ -42,7 +42,7 @@ use crate::metrics::{Metrics, Verdicts};
 use crate::observed::Observed;
 use crate::roots_file;
 use crate::service::Service;
-use crate::serving::{Serving, ServingError, dns, webhook};
+use crate::serving::{ClusterSigner, Issuers, Serving, ServingError, ServingIssuer, dns, webhook};
 use crate::telemetry::{self, Exporter};
 
 /// A server that is complete and holds its sockets, but does not answer yet.
@@ -60,6 +60,8 @@ pub struct App {
     observed: Observed,
     signing: Signing,
     kind: CaKind,
+    /// What goes on beside requests to signers, if there are any.
+    errands: Errands,
     /// Where there is a cluster.
     duties: Option<Duties>,
     control: UnixListener,
@@ -81,8 +83,8 @@ enum CaKind {
     Plugged(FollowedFiles<KeyCertBundle>, BundleStore, DirectoryStore),
     /// A key of our own that another CA certifies, and the task that renews that.
     Intermediate(Box<Upstream>, UpstreamHandle),
-    /// No key: somebody else signs, and these run beside it. The store is held for its lock.
-    Registration(Errands, DirectoryStore),
+    /// No key: somebody else signs. The store is held for its lock.
+    Registration(DirectoryStore),
 }
 
 impl CaKind {
@@ -160,6 +162,7 @@ impl App {
             path: control::path(&config.data_dir),
             cause,
         })?;
+        let mut errands = Errands::new();
         let (kind, signing) = match config.whose {
             Whose::Signers(signers) => {
                 let plan = &config.serving.plan;
@@ -170,9 +173,9 @@ impl App {
                     plan.needs_issuer(),
                     &admin,
                 );
-                let (registration, errands) = opened.await?;
-                let kind = CaKind::Registration(errands, store);
-                (kind, Signing::Asked(registration))
+                let (registration, work) = Box::pin(opened).await?;
+                errands = work;
+                (CaKind::Registration(store), Signing::Asked(registration))
             }
             Whose::Own(upstream) => {
                 let plugged = match cluster.is_some() && keep_in_cacerts {
@@ -273,8 +276,19 @@ impl App {
             &(Arc::clone(&verdicts) as Arc<dyn Witness>),
         )?);
 
-        let issuer = signing.serving_issuer();
-        let certificates = config.serving.plan.carry_out(&issuer, now).await?;
+        let others = signing.serving_issuer();
+        let listeners = match cluster.as_ref().zip(config.listener_signer) {
+            Some((cluster, signer)) => {
+                let roots = registration::follow(&signer.roots)?;
+                let (signer, upkeep) = ClusterSigner::new(signer, roots, cluster, signing.roots());
+                // From now on: the first certificate needs it.
+                errands.spawn(upkeep.run());
+                ServingIssuer::Cluster(Arc::new(signer))
+            }
+            None => others.clone(),
+        };
+        let issuers = Issuers { listeners, others };
+        let certificates = config.serving.plan.carry_out(&issuers, now).await?;
         let files = match &kind {
             CaKind::Plugged(files, ..) => Some(files.clone()),
             CaKind::SelfSigned(..)
@@ -344,6 +358,7 @@ impl App {
             observed,
             signing,
             kind,
+            errands,
             duties,
             control,
             trust_domain: config.trust_domain,
@@ -440,13 +455,19 @@ impl App {
                     plugged::keep_current(files, bundles).await;
                 }));
             }
-            CaKind::Registration(mut errands, store) => {
-                background.spawn(named("requests to the signer", async move {
+            CaKind::Registration(store) => {
+                background.spawn(named("lock of the data folder", async move {
                     let _held = store;
-                    // None of them ends, but by a panic.
-                    errands.join_next().await;
+                    std::future::pending::<()>().await;
                 }));
             }
+        }
+        let mut errands = self.errands;
+        if !errands.is_empty() {
+            background.spawn(named("requests to a signer", async move {
+                // None of them ends, but by a panic.
+                errands.join_next().await;
+            }));
         }
         // The lease is let go at the end. Without the task nobody leads, which is no reason to stop signing.
         let mut lease = None;

@@ -13,6 +13,7 @@ use crate::args::{Args, RootRotation};
 use crate::audit::{OnFailure, RotationLimits};
 use crate::controllers::SelectorError;
 use crate::grpc::GrpcConfig;
+use crate::serving::Provider;
 use crate::telemetry::{self, TelemetryError};
 
 mod authentication;
@@ -32,7 +33,7 @@ pub use cluster_callers::ClusterCallersFlagsError;
 pub(crate) use cluster_roots::{ClusterRoots, ConfigMaps, Publish, RootObjects, Webhooks};
 pub(crate) use kubernetes::Kubernetes;
 pub use registration::RegistrationFlagsError;
-pub(crate) use registration::{RegistrationConfig, RootFiles, SignerConfig, Whose};
+pub(crate) use registration::{ListenerSigner, RegistrationConfig, RootFiles, SignerConfig, Whose};
 use serving::Serving;
 pub use serving::ServingConfigError;
 
@@ -44,6 +45,8 @@ pub struct Config {
     pub(crate) admin_listen: SocketAddr,
     pub(crate) trust_domain: TrustDomain,
     pub(crate) serving: Serving,
+    /// `None`: no signer of the cluster certifies the listeners.
+    pub(crate) listener_signer: Option<ListenerSigner>,
     pub(crate) ttl: TtlPolicy,
     /// `None`: there is no cluster.
     pub(crate) kubernetes: Option<Kubernetes>,
@@ -81,15 +84,26 @@ impl TryFrom<Args> for Config {
         if args.self_signed_ca_cert_ttl < Duration::from_secs(1) {
             return Err(ConfigError::RootLifetime);
         }
+        let k8s_signer = args.registration.k8s_signer.as_deref();
+        let has_cluster = args.kubernetes.kubernetes;
+        let kubernetes = Kubernetes::new(args.kubernetes, args.serving.namespace.as_deref());
+        let serving = Serving::new(args.serving, args.listen, Path::new("."), k8s_signer)?;
+        let listener_signer = match &serving.plan.provider {
+            Provider::ClusterSigner(signer) if !has_cluster => {
+                return Err(ServingConfigError::NoCluster(signer.clone()).into());
+            }
+            Provider::ClusterSigner(signer) => {
+                Some(ListenerSigner::new(signer.clone(), &args.registration)?)
+            }
+            Provider::OwnCa | Provider::Files(_) | Provider::Nowhere => None,
+        };
         let (whose, ttl) = registration::whose(
             args.registration,
             authority::upstream(args.authority)?,
-            args.kubernetes.kubernetes,
+            has_cluster,
             ttl,
             Path::new("."),
         )?;
-        let kubernetes = Kubernetes::new(args.kubernetes, args.serving.namespace.as_deref());
-        let serving = Serving::new(args.serving, args.listen, Path::new("."))?;
         if matches!(&whose, Whose::Signers(config) if !config.signer.certifies_servers())
             && serving.plan.needs_issuer()
         {
@@ -101,6 +115,7 @@ impl TryFrom<Args> for Config {
             cluster_callers: ClusterCallers::new(&args.cluster_callers, &args.authentication)?,
             cluster_roots: ClusterRoots::new(args.cluster_roots)?,
             serving,
+            listener_signer,
             listen: args.listen,
             admin_listen: args.admin_listen,
             trust_domain: args.trust_domain,

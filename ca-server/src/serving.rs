@@ -5,6 +5,7 @@
 //! connections that are open stay as they are.
 
 mod certificate;
+mod cluster_signer;
 pub(crate) mod connection;
 pub(crate) mod dns;
 mod files;
@@ -22,12 +23,13 @@ mod status;
 mod tls;
 pub(crate) mod webhook;
 
+pub(crate) use cluster_signer::ClusterSigner;
 pub(crate) use files::CertificateFiles;
 pub(crate) use issuer::ServingIssuer;
 pub(crate) use keeper::FIRST_RETRY;
 pub use keeper::ServingError;
 pub(crate) use listener::{Peer, sockets};
-pub(crate) use plan::{DNS, GRPC, Provider, Serving, ServingPlan, WEBHOOK};
+pub(crate) use plan::{DNS, GRPC, Issuers, Provider, Serving, ServingPlan, WEBHOOK};
 pub(crate) use status::ServingStatuses;
 pub(crate) use tls::{Compliance, CurrentTls, MinVersion, TlsPolicy};
 pub use tls::{TlsError, TlsPolicyError};

@@ -8,8 +8,9 @@ use anyhow::{Context as _, Result, ensure};
 use crate::chart::{self, Chart};
 
 /// Those that we ship.
-const SHIPPED: [&str; 5] = [
+const SHIPPED: [&str; 6] = [
     "ca",
+    "ca-serving-signer",
     "ca-with-options",
     "registration-cert-manager",
     "registration-cert-manager-approving",

@@ -12,8 +12,9 @@ use crate::serving::MinVersion;
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Serving")]
 pub(crate) struct ServingArgs {
-    /// Where the certificates of the listeners come from: `istiod` (this CA), `custom` (files) or `none`. Files that are named,
-    /// or in ./var/run/secrets/istiod, win over `istiod` and `none`.
+    /// Where the certificates of the listeners come from: `istiod` (whoever signs for workloads), `k8s.io/DOMAIN/NAME` (that signer
+    /// of the cluster), `kubernetes` (the signer of --k8s-signer), `custom` (files) or `none`. Files that are named, or in
+    /// ./var/run/secrets/istiod, win over all but `custom`.
     #[arg(
         long,
         env = "PILOT_CERT_PROVIDER",

@@ -315,7 +315,8 @@ fn signer(
     })
 }
 
-fn follow(files: &RootFiles) -> Result<SignerRoots, RegistrationError> {
+/// What answers of a signer are verified with.
+pub(crate) fn follow(files: &RootFiles) -> Result<SignerRoots, RegistrationError> {
     let mut roots = match &files.common {
         Some(path) => SignerRoots::in_file(path).map_err(RegistrationError::Roots)?,
         None => SignerRoots::from_answers(),

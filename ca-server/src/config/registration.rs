@@ -44,6 +44,37 @@ impl SignerConfig {
     }
 }
 
+/// A signer of the cluster for our own listeners.
+#[derive(Debug)]
+pub(crate) struct ListenerSigner {
+    pub(crate) signer: String,
+    pub(crate) approval: Approval,
+    pub(crate) roots: RootFiles,
+    /// For one certificate.
+    pub(crate) deadline: Duration,
+}
+
+impl ListenerSigner {
+    /// Asked as a signer for workloads would be.
+    pub(super) fn new(
+        signer: String,
+        args: &RegistrationArgs,
+    ) -> Result<Self, RegistrationFlagsError> {
+        if args.signer_timeout < SHORTEST_DEADLINE {
+            return Err(RegistrationFlagsError::Timeout);
+        }
+        Ok(Self {
+            signer,
+            approval: approval(args.approve_requests.unwrap_or(true)),
+            roots: RootFiles {
+                common: args.root_ca_file.clone(),
+                by_signer: by_signer(&args.signer_root)?,
+            },
+            deadline: args.signer_timeout,
+        })
+    }
+}
+
 /// Where roots are, as far as they are in files.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct RootFiles {

@@ -26,11 +26,13 @@ pub(crate) struct Dns {
 }
 
 impl Serving {
-    /// `listen` is the address for certificate requests; `base` is the folder that the well-known files are in.
+    /// `listen` is the address for certificate requests; `base` is the folder that the well-known files are in; `k8s_signer` is
+    /// the signer of the cluster that is meant where none is named.
     pub(super) fn new(
         args: ServingArgs,
         listen: SocketAddr,
         base: &Path,
+        k8s_signer: Option<&str>,
     ) -> Result<Self, ServingConfigError> {
         if args.serving_cert_ttl < 4 * serving::FIRST_RETRY {
             return Err(ServingConfigError::Lifetime);
@@ -38,7 +40,7 @@ impl Serving {
         let compliance = compliance(args.compliance_policy.as_deref())?;
         let tls = TlsPolicy::new(compliance, args.tls_min_version, &args.tls_cipher_suites)?;
         let files = [args.ca_cert_file, args.tls_cert_file, args.tls_key_file];
-        let provider = provider(&args.cert_provider, files, base)?;
+        let provider = provider(&args.cert_provider, files, base, k8s_signer)?;
         let names = Names {
             namespace: args.namespace.filter(|namespace| !namespace.is_empty()),
             revision: args.revision,
@@ -79,16 +81,23 @@ fn provider(
     typed: &str,
     files: [Option<PathBuf>; 3],
     base: &Path,
+    k8s_signer: Option<&str>,
 ) -> Result<Provider, ServingConfigError> {
     // Judged in any case: who asks for something that there is not should not get something else.
     let generated = match typed {
         "" | "istiod" => Some(Provider::OwnCa),
         "none" => Some(Provider::Nowhere),
         "custom" => None,
-        other if other == "kubernetes" || other.starts_with("k8s.io/") => {
-            return Err(ServingConfigError::NoKubernetes(other.into()));
+        "kubernetes" => {
+            let signer = k8s_signer.filter(|signer| !signer.is_empty());
+            let signer = signer.ok_or(ServingConfigError::NoSigner)?;
+            Some(Provider::ClusterSigner(signer.into()))
         }
-        other => return Err(ServingConfigError::Provider(other.into())),
+        other => match other.strip_prefix("k8s.io/") {
+            // As the API demands of the names of signers.
+            Some(signer) if signer.contains('/') => Some(Provider::ClusterSigner(signer.into())),
+            _ => return Err(ServingConfigError::Provider(other.into())),
+        },
     };
     match files {
         [Some(roots), Some(chain), Some(key)] => {
@@ -185,11 +194,16 @@ fn others(typed: &[String]) -> Result<Vec<(String, Vec<SubjectName>)>, ServingCo
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServingConfigError {
-    /// Nobody here signs with Kubernetes.
-    #[error("certificate provider {0:?}: this build has no Kubernetes signer")]
-    NoKubernetes(String),
+    /// What this meant in Kubernetes once (`kubernetes.io/legacy-unknown`) signs no more.
+    #[error("certificate provider \"kubernetes\": name the signer with --k8s-signer")]
+    NoSigner,
+    /// It is asked through an API server.
+    #[error("certificates by the signer {0} of Kubernetes need --kubernetes")]
+    NoCluster(String),
     /// Nobody knows it.
-    #[error("certificate provider {0:?}: known are istiod, custom and none")]
+    #[error(
+        "certificate provider {0:?}: known are istiod, kubernetes, k8s.io/DOMAIN/NAME, custom and none"
+    )]
     Provider(String),
     /// A certificate without its key, or the like.
     #[error("--ca-cert-file, --tls-cert-file and --tls-key-file: all three or none")]
@@ -232,7 +246,7 @@ mod tests {
 
     fn serving_in(base: &Path, flags: &[&str]) -> Result<Serving, ServingConfigError> {
         let typed = Typed::try_parse_from(["ca-server"].iter().chain(flags)).unwrap();
-        Serving::new(typed.args, "10.1.2.3:15012".parse().unwrap(), base)
+        Serving::new(typed.args, "10.1.2.3:15012".parse().unwrap(), base, None)
     }
 
     fn serving(flags: &[&str]) -> Result<Serving, ServingConfigError> {
@@ -335,16 +349,33 @@ mod tests {
         assert_eq!(provider(&named), Provider::Files(files));
     }
 
+    /// Istio, provider `k8s.io/<signer>`.
+    #[test]
+    fn a_signer_of_the_cluster_is_named_by_the_provider_or_beside_it() {
+        let named = serving(&["--cert-provider", "k8s.io/example.com/x"]).unwrap();
+        let by_name = Provider::ClusterSigner("example.com/x".into());
+        assert_eq!(named.plan.provider, by_name);
+        let beside = provider(
+            "kubernetes",
+            [None, None, None],
+            Path::new("/nonexistent"),
+            Some("example.com/x"),
+        );
+        assert_eq!(beside.unwrap(), by_name);
+        // It is for the listeners alone.
+        assert!(!named.plan.needs_issuer());
+    }
+
     #[test]
     fn what_cannot_be_meant_is_told_by_name() {
         let cases: &[(&[&str], &str)] = &[
             (
                 &["--cert-provider", "kubernetes"],
-                "certificate provider \"kubernetes\": this build has no Kubernetes signer",
+                "certificate provider \"kubernetes\": name the signer with --k8s-signer",
             ),
             (
-                &["--cert-provider", "k8s.io/example.com/x"],
-                "\"k8s.io/example.com/x\": this build has no Kubernetes signer",
+                &["--cert-provider", "k8s.io/x"],
+                "\"k8s.io/x\": known are istiod, kubernetes, k8s.io/DOMAIN/NAME",
             ),
             (
                 &["--cert-provider", "istio"],

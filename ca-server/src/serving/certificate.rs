@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use ca_core::{CertificateChain, LocalAuthority, PrivateKey, SignError, SubjectName, TrustBundle};
+use ca_core::{
+    CertificateChain, IssuedChain, LocalAuthority, PrivateKey, SignError, SubjectName, TrustBundle,
+};
 use time::OffsetDateTime;
 
 /// The key, the chain of its certificate, and the roots that clients verify it with.
@@ -22,10 +24,15 @@ impl ServingCertificate {
         now: OffsetDateTime,
     ) -> Result<Self, SignError> {
         let (key, issued) = authority.issue_with_new_key(names.to_vec(), lifetime, now)?;
-        Ok(Self {
+        Ok(Self::issued(key, &issued))
+    }
+
+    /// What somebody has certified.
+    pub(super) fn issued(key: PrivateKey, issued: &IssuedChain) -> Self {
+        Self {
             key,
             chain: issued.chain().clone(),
             roots: issued.roots().clone(),
-        })
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Who certifies our own listeners where no files are given: whoever certifies the workloads.
+//! Who certifies our own listeners where no files are given: whoever certifies the workloads, or a signer of the cluster.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,14 +7,16 @@ use ca_core::{LocalAuthority, SignError, SubjectName};
 use time::OffsetDateTime;
 
 use super::certificate::ServingCertificate;
+use super::cluster_signer::ClusterSigner;
 use crate::authority::registration::Registration;
 use crate::mesh_roots::MeshRoots;
 
-/// Our own CA, or the signer that is asked in its place.
+/// Our own CA, the signer that is asked in its place, or one that is asked for the listeners alone.
 #[derive(Clone, Debug)]
 pub(crate) enum ServingIssuer {
     OwnCa(LocalAuthority),
     Signer(Arc<Registration>),
+    Cluster(Arc<ClusterSigner>),
 }
 
 impl ServingIssuer {
@@ -30,12 +32,9 @@ impl ServingIssuer {
             Self::Signer(registration) => {
                 let names = names.to_vec();
                 let (key, issued) = registration.certify_server(names, lifetime, now).await?;
-                Ok(ServingCertificate {
-                    key,
-                    chain: issued.chain().clone(),
-                    roots: issued.roots().clone(),
-                })
+                Ok(ServingCertificate::issued(key, &issued))
             }
+            Self::Cluster(signer) => signer.issue(names.to_vec(), lifetime, now).await,
         }
     }
 
@@ -44,6 +43,7 @@ impl ServingIssuer {
         match self {
             Self::OwnCa(authority) => MeshRoots::Own(authority.bundles().clone()),
             Self::Signer(registration) => MeshRoots::Signer(registration.roots()),
+            Self::Cluster(signer) => signer.mesh_roots(),
         }
     }
 
@@ -52,6 +52,7 @@ impl ServingIssuer {
         match self {
             Self::OwnCa(_) => "istiod",
             Self::Signer(_) => "signer",
+            Self::Cluster(_) => "kubernetes",
         }
     }
 }

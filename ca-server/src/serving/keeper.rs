@@ -47,7 +47,7 @@ impl Keeper {
                 let changes = FileChanges::of(files);
                 (Some(changes), Some((*files.current()).clone()))
             }
-            Source::OwnCa { names } => {
+            Source::Issued { names } => {
                 let lifetime = entry.lifetime;
                 (None, Some(issuer.issue(names, lifetime, now).await?))
             }
@@ -74,7 +74,7 @@ impl Keeper {
                 Source::Nowhere => {
                     Some("there is no certificate: every connection is refused".into())
                 }
-                Source::OwnCa { .. } | Source::Files(_) => None,
+                Source::Issued { .. } | Source::Files(_) => None,
             },
             failures: 0,
         };
@@ -144,7 +144,7 @@ impl Keeper {
     /// By lifetime, after a failure, and when the CA's bundle has changed: then the roots for clients are others too.
     async fn refresh(&mut self, now: OffsetDateTime) {
         let certificate = match &self.entry.source {
-            Source::OwnCa { names } => {
+            Source::Issued { names } => {
                 let lifetime = self.entry.lifetime;
                 match self.issuer.issue(names, lifetime, now).await {
                     Ok(certificate) => Some(certificate),
@@ -216,7 +216,7 @@ impl Keeper {
 
     fn plan_renewal(&mut self, now: OffsetDateTime) {
         self.renewal.done();
-        let (Source::OwnCa { .. }, Some(certificate)) = (&self.entry.source, &self.certificate)
+        let (Source::Issued { .. }, Some(certificate)) = (&self.entry.source, &self.certificate)
         else {
             return;
         };

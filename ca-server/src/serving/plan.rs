@@ -37,9 +37,19 @@ pub(crate) struct ServingPlan {
 pub(crate) enum Provider {
     /// Whoever certifies the workloads: our own CA, which Istio calls `istiod`, or the signer that is asked in its place.
     OwnCa,
+    /// The signer of this name in the cluster.
+    ClusterSigner(String),
     Files(CertificateFiles),
     /// They have none, and refuse every connection.
     Nowhere,
+}
+
+/// Who certifies what is not in files.
+#[derive(Clone, Debug)]
+pub(crate) struct Issuers {
+    pub(crate) listeners: ServingIssuer,
+    /// What is only written.
+    pub(crate) others: ServingIssuer,
 }
 
 /// The certificates of a plan, made.
@@ -54,7 +64,7 @@ pub(crate) struct Serving {
 }
 
 impl ServingPlan {
-    /// Whether any of them is to be certified here.
+    /// Whether any of them is to be certified by whoever certifies the workloads.
     pub(crate) fn needs_issuer(&self) -> bool {
         self.provider == Provider::OwnCa || !self.others.is_empty()
     }
@@ -62,17 +72,17 @@ impl ServingPlan {
     /// Makes or reads all certificates, and writes those that are to be written. **Blocks** on the disk.
     pub(crate) async fn carry_out(
         self,
-        issuer: &ServingIssuer,
+        issuers: &Issuers,
         now: OffsetDateTime,
     ) -> Result<Serving, ServingError> {
         let files = match &self.provider {
             Provider::Files(files) => Some(files.clone().follow()?),
-            Provider::OwnCa | Provider::Nowhere => None,
+            Provider::OwnCa | Provider::ClusterSigner(_) | Provider::Nowhere => None,
         };
         let source = |names: Vec<SubjectName>| match (&self.provider, &files) {
             (Provider::Nowhere, _) => Source::Nowhere,
             (_, Some(files)) => Source::Files(files.clone()),
-            (_, None) => Source::OwnCa { names },
+            (_, None) => Source::Issued { names },
         };
         let mut keepers = Vec::new();
         let mut keep = async |use_: Use, source: Source| {
@@ -88,7 +98,10 @@ impl ServingPlan {
                     lifetime: self.lifetime,
                     folder: self.folder.clone(),
                 },
-                issuer.clone(),
+                match use_ {
+                    Use::Other(_) => issuers.others.clone(),
+                    Use::Grpc | Use::Webhook | Use::Dns => issuers.listeners.clone(),
+                },
                 now,
             )
             .await?;
@@ -106,7 +119,7 @@ impl ServingPlan {
             None => None,
         };
         for (name, names) in self.others {
-            keep(Use::Other(name), Source::OwnCa { names }).await?;
+            keep(Use::Other(name), Source::Issued { names }).await?;
         }
         Ok(Serving {
             grpc,
@@ -162,7 +175,7 @@ pub(super) struct Entry {
 /// Where one certificate comes from.
 #[derive(Debug)]
 pub(super) enum Source {
-    OwnCa { names: Vec<SubjectName> },
+    Issued { names: Vec<SubjectName> },
     Files(FollowedFiles<ServingCertificate>),
     Nowhere,
 }
@@ -171,7 +184,7 @@ impl Source {
     /// As `PILOT_CERT_PROVIDER` says it, where that has a word for it.
     pub(super) fn name(&self, issuer: &ServingIssuer) -> &'static str {
         match self {
-            Self::OwnCa { .. } => issuer.name(),
+            Self::Issued { .. } => issuer.name(),
             Self::Files(_) => "files",
             Self::Nowhere => "none",
         }

@@ -463,7 +463,7 @@ fn what_cannot_be_served_with_keeps_the_server_from_starting_and_says_why() {
         (&all, "serving certificate: the key in "),
         (
             &["--cert-provider", "kubernetes"],
-            "this build has no Kubernetes signer",
+            "name the signer with --k8s-signer",
         ),
         (
             &["--compliance-policy", "fips"],

@@ -57,15 +57,27 @@
 {{- end }}
 {{- end -}}
 
-{{- /* Signers of Kubernetes that we may approve for. */ -}}
-{{- define "mesh-ca.signerNames" -}}
-{{- with .Values.registration.kubernetes -}}
-{{- $names := list -}}
-{{- with .signerName }}{{ $names = append $names . }}{{ end -}}
-{{- with .signerDomain }}{{ $names = append $names (printf "%s/*" .) }}{{ end -}}
-{{- if not $names }}{{ fail "registration.kubernetes.signerName or signerDomain is needed" }}{{ end -}}
-{{- toJson $names -}}
+{{- /* Whether the signer of the workloads says who approves. */ -}}
+{{- define "mesh-ca.signerApproves" -}}
+{{- if and (eq .Values.mode "registration") (ne .Values.registration.signer "istio") }}yes{{ end -}}
 {{- end -}}
+
+{{- /* Signers of Kubernetes that we may approve for. */ -}}
+{{- define "mesh-ca.approvedSigners" -}}
+{{- $names := list -}}
+{{- $registration := .Values.registration -}}
+{{- $approve := .Values.servingCertificate.approve -}}
+{{- if include "mesh-ca.signerApproves" . -}}
+{{- $approve = ternary $registration.kubernetes.approve $registration.certManager.approve (eq $registration.signer "kubernetes") -}}
+{{- end -}}
+{{- if and (eq .Values.mode "registration") (eq $registration.signer "kubernetes") -}}
+{{- with $registration.kubernetes.signerName }}{{ $names = append $names . }}{{ end -}}
+{{- with $registration.kubernetes.signerDomain }}{{ $names = append $names (printf "%s/*" .) }}{{ end -}}
+{{- if not $names }}{{ fail "registration.kubernetes.signerName or signerDomain is needed" }}{{ end -}}
+{{- end -}}
+{{- with .Values.servingCertificate.signer }}{{ $names = append $names . }}{{ end -}}
+{{- if not $approve }}{{ $names = list }}{{ end -}}
+{{- toJson $names -}}
 {{- end -}}
 
 {{- /* The same of cert-manager, as its webhook asks for them. */ -}}
