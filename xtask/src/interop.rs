@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 pub(crate) use self::envoy::{Sabotage, Scenario};
+use crate::control_plane::ControlPlaneArgs;
 use crate::mesh::{Binaries, Profile};
 use crate::venv::Venv;
 use crate::workspace;
@@ -51,9 +52,8 @@ pub(crate) struct InteropArgs {
     /// Use the binaries in this folder instead of building them.
     #[arg(long)]
     bin_dir: Option<PathBuf>,
-    /// A folder with kube-apiserver and etcd, instead of building them.
-    #[arg(long, env = "KUBEBUILDER_ASSETS", value_name = "FOLDER")]
-    kubernetes_assets: Option<PathBuf>,
+    #[command(flatten)]
+    control_plane: ControlPlaneArgs,
     /// Of what Envoy goes through, only this.
     #[arg(long, value_name = "SCENARIO")]
     only: Option<Scenario>,
@@ -66,7 +66,7 @@ pub(crate) struct InteropArgs {
 pub(crate) fn run(args: &InteropArgs) -> Result<()> {
     let partner = args.partner;
     if partner == Some(Partner::Kubernetes) {
-        return kubernetes::run(args.kubernetes_assets.as_deref());
+        return kubernetes::run(&args.control_plane);
     }
     let binaries = &Binaries::find(args.bin_dir.as_deref(), Profile::Dev)?;
     if let Some(sabotage) = args.sabotage {
@@ -91,7 +91,7 @@ pub(crate) fn run(args: &InteropArgs) -> Result<()> {
         files::run(binaries)?;
     }
     if partner.is_none() {
-        kubernetes::run(args.kubernetes_assets.as_deref())?;
+        kubernetes::run(&args.control_plane)?;
     }
     if partner.is_none_or(|partner| partner == Partner::Envoy) {
         envoy::run(binaries, args.only)?;

@@ -4,6 +4,7 @@ mod bench;
 mod chart;
 mod ci;
 mod codegen;
+mod control_plane;
 mod demo;
 mod fuzz;
 mod go;

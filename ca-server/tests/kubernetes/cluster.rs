@@ -84,11 +84,6 @@ impl Cluster {
         self.control_plane.url()
     }
 
-    /// A file with a client certificate for this user.
-    pub(crate) fn kubeconfig(&self, user: &str, groups: &[&str]) -> PathBuf {
-        write_kubeconfig(&self.control_plane, user, groups)
-    }
-
     /// A client that is whom such a file makes it.
     pub(crate) async fn client(&self, kubeconfig: &Path) -> Client {
         Client::try_from(config(kubeconfig).await).unwrap()
@@ -242,7 +237,7 @@ impl Cluster {
         let client = self.admin();
         let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
         for path in self.control_plane.crds() {
-            for definition in manifests::read(&path) {
+            for definition in manifests::read(path) {
                 manifests::apply(&client, &definition).await;
                 let name = definition.name_any();
                 let established = await_condition(definitions.clone(), &name, is_crd_established());

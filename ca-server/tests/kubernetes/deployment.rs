@@ -56,19 +56,11 @@ async fn try_out(client: &Client, object: &DynamicObject) -> kube::Result<Dynami
 async fn prepared() -> (std::sync::Arc<Cluster>, Client) {
     let cluster = Cluster::shared().await;
     let client = cluster.admin();
-    let namespaces = Api::<Namespace>::all(client.clone());
-    let namespace = json!({
-        "apiVersion": "v1",
-        "kind": "Namespace",
-        "metadata": { "name": "istio-system" },
-    });
-    let params = PatchParams::apply("tests");
-    within(
-        "namespace",
-        namespaces.patch("istio-system", &params, &Patch::Apply(&namespace)),
-    )
-    .await
-    .unwrap();
+    for name in ["istio-system", "cert-manager"] {
+        let namespace =
+            json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } });
+        manifests::apply(&client, &from_json(namespace)).await;
+    }
     (cluster, client)
 }
 

@@ -11,14 +11,21 @@
     reason = "what a test cannot do ends it"
 )]
 
+mod callers;
 mod cluster;
 mod control_plane;
 mod deadline;
 mod deployment;
 mod manifests;
 mod permissions;
+mod registration;
+mod registration_server;
+mod roots;
 #[expect(dead_code, reason = "the other tests of the program use all of it")]
 #[path = "../it/running.rs"]
 mod running;
 mod server;
+#[expect(dead_code, reason = "the benchmark uses all of it")]
+mod stand_in;
+mod state;
 mod watched;

@@ -170,8 +170,13 @@ impl Server {
 
     /// A connection, for many requests.
     pub(crate) async fn connect(&self) -> Channel {
+        self.connect_by(&self.root_pem()).await
+    }
+
+    /// The same where the server's certificate leads to another root.
+    pub(crate) async fn connect_by(&self, root_pem: &str) -> Channel {
         let tls = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(self.root_pem()))
+            .ca_certificate(Certificate::from_pem(root_pem))
             .domain_name(format!("istiod.{}.svc", self.namespace));
         let endpoint = Endpoint::from_shared(format!("https://{}", self.serving)).unwrap();
         let endpoint = endpoint.tls_config(tls).unwrap();
