@@ -3,6 +3,7 @@
 mod document;
 mod fleet;
 mod gate;
+mod kubernetes;
 mod peers;
 
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::ValueEnum;
 
+use crate::control_plane::ControlPlaneArgs;
 use crate::workspace;
 
 /// What to measure.
@@ -23,6 +25,8 @@ pub(crate) struct BenchArgs {
     /// How long the fleet sends malformed traffic.
     #[arg(long, default_value_t = 1)]
     minutes: u32,
+    #[command(flatten)]
+    control_plane: ControlPlaneArgs,
 }
 
 /// What to run alone.
@@ -32,6 +36,8 @@ pub(crate) enum Part {
     Gate,
     /// The server under load, into its section of docs/benchmarks.md.
     Fleet,
+    /// Callers of a cluster, into its section of docs/benchmarks.md. Brings an API server.
+    Kubernetes,
     /// A few seconds of the fleet, without optimisation: fails when a request does.
     Smoke,
 }
@@ -42,9 +48,11 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
         part,
         seconds,
         minutes,
+        ref control_plane,
     } = *args;
     match part {
         Some(Part::Fleet) => return fleet::run(seconds, minutes),
+        Some(Part::Kubernetes) => return kubernetes::run(control_plane),
         Some(Part::Smoke) => return fleet::smoke(),
         Some(Part::Gate) | None => {}
     }

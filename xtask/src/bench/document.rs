@@ -91,15 +91,48 @@ pub(super) fn text(
     format!("{HEAD}\n{facts}\n{METHOD}\n{gate}\n{AFTER_GATE}\n{times}\n{missing}\n{TAIL}")
 }
 
-/// All but the fleet's section, which stays as it is.
+/// All but what other runs write, which stays as it is.
 pub(super) fn write(text: &str) -> Result<()> {
-    let fleet = section(&read()?).map(str::to_owned);
-    write_whole(&with_section(text, fleet.as_deref().unwrap_or_default()))
+    let before = read()?;
+    let whole = Section::ALL.iter().fold(text.to_owned(), |whole, section| {
+        with_section(&whole, *section, section.of(&before).unwrap_or_default())
+    });
+    write_whole(&whole)
 }
 
-/// The fleet's section, and nothing else.
-pub(super) fn write_fleet(text: &str) -> Result<()> {
-    write_whole(&with_section(&read()?, text))
+/// One section, and nothing else.
+pub(super) fn write_section(section: Section, text: &str) -> Result<()> {
+    write_whole(&with_section(&read()?, section, text))
+}
+
+/// A line of a table of targets.
+pub(super) fn row(target: &str, asked: &str, measured: &str, met: bool) -> String {
+    let verdict = if met { "met" } else { "**missed**" };
+    format!("| {target} | {asked} | {measured} | {verdict} |\n")
+}
+
+/// What has a run of its own, in the order of the document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Section {
+    Fleet,
+    Kubernetes,
+}
+
+impl Section {
+    const ALL: [Self; 2] = [Self::Fleet, Self::Kubernetes];
+
+    fn heading(self) -> &'static str {
+        match self {
+            Self::Fleet => "## Under load",
+            Self::Kubernetes => "## In a Kubernetes cluster",
+        }
+    }
+
+    /// What stands between its heading and the next one.
+    fn of(self, document: &str) -> Option<&str> {
+        let (_, rest) = document.split_once(&format!("\n{}\n", self.heading()))?;
+        Some(rest.split("\n## ").next().unwrap_or(rest).trim())
+    }
 }
 
 fn read() -> Result<String> {
@@ -107,20 +140,22 @@ fn read() -> Result<String> {
     fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// What stands between the fleet's heading and the last one.
-fn section(document: &str) -> Option<&str> {
-    let (_, rest) = document.split_once(FLEET)?;
-    rest.split_once(LAST).map(|(section, _)| section.trim())
-}
-
-fn with_section(document: &str, text: &str) -> String {
+/// Without a text: without the section.
+fn with_section(document: &str, section: Section, text: &str) -> String {
     let (before, after) = document.split_once(LAST).unwrap_or((document, ""));
-    let before = before.split(FLEET).next().unwrap_or_default().trim_end();
-    let fleet = match text.trim() {
-        "" => String::new(),
-        text => format!("\n\n{FLEET}\n\n{text}"),
-    };
-    format!("{before}{fleet}\n\n{LAST}{after}")
+    let sections = Section::ALL.iter();
+    let first = sections.filter_map(|each| before.find(&format!("\n{}\n", each.heading())));
+    let mut whole = before[..first.min().unwrap_or(before.len())]
+        .trim_end()
+        .to_owned();
+    for each in Section::ALL {
+        let old = each.of(document).unwrap_or_default();
+        let new = if each == section { text.trim() } else { old };
+        if !new.is_empty() {
+            whole.push_str(&format!("\n\n{}\n\n{new}", each.heading()));
+        }
+    }
+    format!("{whole}\n\n{LAST}{after}")
 }
 
 fn write_whole(text: &str) -> Result<()> {
@@ -130,7 +165,6 @@ fn write_whole(text: &str) -> Result<()> {
     fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-const FLEET: &str = "## Under load";
 const LAST: &str = "## Again";
 
 const HEAD: &str = "\
@@ -193,6 +227,7 @@ const TAIL: &str = "\
 $ cargo xtask bench         # all of it, and this file
 $ cargo xtask bench gate    # instructions and allocations alone
 $ cargo xtask bench fleet   # the section about load alone; `--minutes 20` for a long run of malformed traffic
+$ cargo xtask bench kubernetes # the section about clusters alone; it brings an API server
 $ cargo bench -p benches    # criterion, for whoever changes something
 ```
 
@@ -205,16 +240,20 @@ mod tests {
 
     #[test]
     fn each_part_leaves_the_other_as_it_is() {
-        let document = format!("head\n\n{LAST}\n\ntail\n");
-        let with = with_section(&document, "figures\n");
+        use Section::{Fleet, Kubernetes};
+        let document = format!("head\n\n## More\n\n{LAST}\n\ntail\n");
+        let cluster = with_section(&document, Kubernetes, "pods\n");
+        assert_eq!(Kubernetes.of(&cluster), Some("pods"));
+        let both = with_section(&cluster, Fleet, "figures\n");
+        let (one, other) = (Fleet.heading(), Kubernetes.heading());
         assert_eq!(
-            with,
-            format!("head\n\n{FLEET}\n\nfigures\n\n{LAST}\n\ntail\n")
+            both,
+            format!("head\n\n## More\n\n{one}\n\nfigures\n\n{other}\n\npods\n\n{LAST}\n\ntail\n")
         );
-        assert_eq!(section(&with), Some("figures"));
-        assert_eq!(with_section(&with, "figures"), with);
-        assert_eq!(with_section(&document, ""), document);
-        assert_eq!(section(&document), None);
+        assert_eq!(with_section(&both, Fleet, "figures"), both);
+        assert_eq!(with_section(&both, Fleet, ""), cluster);
+        assert_eq!(with_section(&cluster, Kubernetes, ""), document);
+        assert_eq!(Fleet.of(&document), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use anyhow::Result;
 
 use super::Finding;
-use crate::bench::document;
+use crate::bench::document::{self, Section};
 
 pub(super) fn text(machine: &[(&str, String)], findings: &[Finding]) -> String {
     let mut text = String::from(METHOD);
@@ -21,14 +21,13 @@ pub(super) fn text(machine: &[(&str, String)], findings: &[Finding]) -> String {
             measured,
             met,
         } = finding;
-        let verdict = if *met { "met" } else { "**missed**" };
-        let _ = writeln!(text, "| {target} | {asked} | {measured} | {verdict} |");
+        text.push_str(&document::row(target, asked, measured, *met));
     }
     text
 }
 
 pub(super) fn write(text: &str) -> Result<()> {
-    document::write_fleet(text)
+    document::write_section(Section::Fleet, text)
 }
 
 const METHOD: &str = "\
