@@ -29,8 +29,8 @@ use crate::{
     transport::{self, Answer},
 };
 
-/// How long a token of ours may take to be renewed, when the certificate is already there.
-const RENEWAL_DEADLINE: Duration = Duration::from_secs(2);
+/// How long Vault may take for what nobody waits for: to renew a token when the certificate is there, or to take one back.
+const LEISURE: Duration = Duration::from_secs(2);
 
 /// Asks Vault or OpenBao, which take the names from beside the CSR.
 ///
@@ -40,8 +40,8 @@ const RENEWAL_DEADLINE: Duration = Duration::from_secs(2);
 pub(crate) struct VaultCaClient {
     config: VaultCaConfig,
     token: TokenFile,
-    /// What logging in gave. Locked to take it out or to put it in, never longer.
-    session: Mutex<Option<Session>>,
+    /// What logging in gave. Locked to look at it or to replace it, never longer.
+    session: Mutex<Option<Arc<Session>>>,
     metrics: Arc<Metrics>,
 }
 
@@ -78,33 +78,47 @@ impl VaultCaClient {
         };
         if let Some(session) = self.usable_session().await {
             match self.sign_with(session.token(), &body).await {
-                // Revoked, perhaps: once more as somebody new.
-                Err(CaError::RefusedHttp { status: 403, .. }) => {
-                    tracing::info!("the CA no longer takes our token; logging in again");
+                // Revoked, perhaps, or of somebody else: once more as who we are now.
+                Err(CaError::RefusedHttp { status, .. }) if self.is_stale(&session, status) => {
+                    tracing::info!("the CA refused us as who we had logged in; logging in again");
+                    self.give_back(session).await;
                 }
-                outcome => {
-                    self.keep(session);
-                    return outcome;
-                }
+                outcome => return outcome,
             }
         }
         let session = self.log_in(login).await?;
         let outcome = self.sign_with(session.token(), &body).await;
-        self.keep(session);
+        if let Err(CaError::RefusedHttp { status: 403, .. }) = outcome {
+            // What it lacks, only another login can have.
+            self.give_back(session).await;
+        }
         outcome
     }
 
-    /// What is left of an earlier login, renewed if it is time. It is taken out: whoever finds it good keeps it again.
-    async fn usable_session(&self) -> Option<Session> {
+    /// Whether a login that was refused so may be at fault: it is not good any more, or the file has another token by now.
+    fn is_stale(&self, session: &Session, status: u16) -> bool {
+        let has_changed = || {
+            let jwt = self.token.read(clock::now());
+            jwt.is_ok_and(|jwt| !session.is_of(&jwt))
+        };
+        status == 403 || (!transport::is_passing(status) && has_changed())
+    }
+
+    /// An earlier login that is still good, renewed if it is time.
+    async fn usable_session(&self) -> Option<Arc<Session>> {
         let held = self
             .session
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .take()?;
+            .clone()?;
         match held.state(Instant::now()) {
             State::Fresh => Some(held),
             State::Renewable => match self.renew(held.token()).await {
-                Ok(renewed) => Some(renewed),
+                Ok(renewed) => {
+                    let renewed = Arc::new(renewed.in_the_place_of(&held));
+                    self.hold(Some(Arc::clone(&renewed)));
+                    Some(renewed)
+                }
                 Err(error) => {
                     tracing::debug!(%error, "the token of the CA is not renewed");
                     None
@@ -114,15 +128,17 @@ impl VaultCaClient {
         }
     }
 
-    fn keep(&self, session: Session) {
-        *self.session.lock().unwrap_or_else(PoisonError::into_inner) = Some(session);
-    }
-
-    async fn log_in(&self, login: &VaultLogin) -> Result<Session, CaError> {
+    async fn log_in(&self, login: &VaultLogin) -> Result<Arc<Session>, CaError> {
         let jwt = self.token.read(clock::now())?;
         let body = Bytes::from_owner(wire::login_body(&login.role, &jwt));
         let answer = self.post(login.path.as_str(), None, body).await?;
-        self.session(&answer)
+        let session = Arc::new(self.session(&answer)?.got_with(&jwt));
+        self.hold(Some(Arc::clone(&session)));
+        Ok(session)
+    }
+
+    fn hold(&self, session: Option<Arc<Session>>) {
+        *self.session.lock().unwrap_or_else(PoisonError::into_inner) = session;
     }
 
     async fn renew(&self, token: &str) -> Result<Session, CaError> {
@@ -138,10 +154,26 @@ impl VaultCaClient {
 
     /// For a token that nobody else may be renewing. Not every token can be, and the certificate is there already.
     async fn renew_at_leisure(&self, token: &str) {
-        match tokio::time::timeout(RENEWAL_DEADLINE, self.renew(token)).await {
+        match tokio::time::timeout(LEISURE, self.renew(token)).await {
             Ok(Ok(_)) => tracing::debug!("renewed the token of the CA"),
             Ok(Err(error)) => tracing::debug!(%error, "the token of the CA is not renewed"),
             Err(_) => tracing::debug!("the token of the CA is not renewed in time"),
+        }
+    }
+
+    /// Uses it no more, and has it revoked: Vault would keep it for the whole of its lease, and one more for each attempt.
+    async fn give_back(&self, session: Arc<Session>) {
+        self.hold(None);
+        let revoke = self.post(
+            "auth/token/revoke-self",
+            Some(session.token()),
+            Bytes::from_static(b"{}"),
+        );
+        match tokio::time::timeout(LEISURE, revoke).await {
+            Ok(Ok(_)) => tracing::debug!("gave a token of the CA back"),
+            // It was revoked before, as a rule.
+            Ok(Err(error)) => tracing::debug!(%error, "a token of the CA is not given back"),
+            Err(_) => tracing::debug!("a token of the CA is not given back in time"),
         }
     }
 

@@ -58,7 +58,8 @@ impl Vault {
         if call.path == "/v1/auth/kubernetes/login" {
             assert_eq!(call.header("x-vault-token"), "");
             let body = call.json();
-            if body != json!({"role": "mesh", "jwt": "good-token"}) {
+            let jwt = body["jwt"].as_str().unwrap();
+            if body["role"] != "mesh" || !["good-token", "another-token"].contains(&jwt) {
                 return denied;
             }
             let number = self.logins.fetch_add(1, Ordering::Relaxed);
@@ -76,6 +77,10 @@ impl Vault {
             let lease = self.lease;
             let auth = json!({"client_token": token, "lease_duration": lease, "renewable": true});
             return (200, json!({ "auth": auth }));
+        }
+        if call.path == "/v1/auth/token/revoke-self" {
+            self.good.lock().unwrap().retain(|good| *good != token);
+            return (204, Value::Null);
         }
         assert_eq!(call.path, "/v1/pki/sign/mesh");
         if let Some(trouble) = self.trouble.lock().unwrap().pop() {
@@ -163,7 +168,8 @@ async fn a_login_that_was_revoked_is_made_again_once_and_a_lease_is_renewed() {
     agent.renew();
     pair.accept().await;
     let (login, sign) = ("/v1/auth/kubernetes/login", "/v1/pki/sign/mesh");
-    assert_eq!(server.paths(), [login, sign, sign, login, sign]);
+    let back = "/v1/auth/token/revoke-self";
+    assert_eq!(server.paths(), [login, sign, sign, back, login, sign]);
 
     // A lease of three seconds, and certificates that are renewed more often.
     (vault.lease, vault.lifetime) = (3, Duration::from_secs(3));
@@ -195,6 +201,45 @@ async fn what_vault_refuses_is_said_and_only_what_may_pass_is_repeated_at_once()
         let sign = |path: &&String| path.ends_with("sign/mesh");
         assert_eq!(server.paths().iter().filter(sign).count(), tries + 1);
     }
+}
+
+#[tokio::test]
+async fn a_new_login_that_is_refused_is_given_back() {
+    let vault = Vault::new();
+    let denied = (403, json!({"errors": ["permission denied"]}));
+    *vault.trouble.lock().unwrap() = vec![denied.clone(), denied];
+    let server = vault.start().await;
+    let agent = agent(&vault, &server, "good-token", &LOGIN);
+    let mut pair = agent.subscribe(&["default"]).await;
+    checked_chain(&pair.accept().await[0], &vault.ca.roots());
+    let attempt = [
+        "/v1/auth/kubernetes/login",
+        "/v1/pki/sign/mesh",
+        "/v1/auth/token/revoke-self",
+    ];
+    let paths = [&attempt[..], &attempt, &attempt[..2]].concat();
+    assert_eq!(server.paths(), paths);
+    // The third login, and the token that a person has.
+    assert_eq!(*vault.good.lock().unwrap(), ["file-token", "s.2"]);
+}
+
+#[tokio::test]
+async fn a_login_that_is_refused_gives_way_when_the_file_has_another_token() {
+    let vault = Vault::new();
+    let not_yours = (400, json!({"errors": ["not valid for this role"]}));
+    *vault.trouble.lock().unwrap() = vec![not_yours.clone(), not_yours.clone(), not_yours];
+    let server = vault.start().await;
+    let agent = agent(&vault, &server, "another-token", &LOGIN);
+    let mut pair = agent.subscribe(&["default"]).await;
+    // The same login as often as the token is the same.
+    let sign = |call: &Call| call.path.ends_with("sign/mesh");
+    server.saw_times(2, sign).await;
+    agent.home.write_token("good-token");
+    checked_chain(&pair.accept().await[0], &vault.ca.roots());
+    let paths = server.paths();
+    let logins = paths.iter().filter(|path| path.ends_with("login")).count();
+    assert_eq!(logins, 2, "{paths:?}");
+    assert_eq!(*vault.good.lock().unwrap(), ["file-token", "s.1"]);
 }
 
 #[tokio::test]

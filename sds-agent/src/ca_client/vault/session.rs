@@ -5,11 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ring::digest::{SHA256, digest};
 use zeroize::Zeroizing;
 
 /// The token with its lease.
 pub(super) struct Session {
     token: Zeroizing<String>,
+    /// The digest of what it was got with, so that another one is noticed without keeping this one.
+    got_with: Option<[u8; 32]>,
     since: Instant,
     /// None: it has no end.
     lease: Option<Duration>,
@@ -37,10 +40,32 @@ impl Session {
     ) -> Self {
         Self {
             token,
+            got_with: None,
             since,
             lease: Some(lease).filter(|lease| !lease.is_zero()),
             renewable,
         }
+    }
+
+    /// The same, which this JWT was given for.
+    pub(super) fn got_with(self, jwt: &str) -> Self {
+        Self {
+            got_with: fingerprint(jwt),
+            ..self
+        }
+    }
+
+    /// The same, which an earlier one was renewed as.
+    pub(super) fn in_the_place_of(self, earlier: &Self) -> Self {
+        Self {
+            got_with: earlier.got_with,
+            ..self
+        }
+    }
+
+    /// Whether this is the JWT that it was got with.
+    pub(super) fn is_of(&self, jwt: &str) -> bool {
+        self.got_with == fingerprint(jwt)
     }
 
     pub(super) fn token(&self) -> &str {
@@ -61,6 +86,10 @@ impl Session {
             State::Over
         }
     }
+}
+
+fn fingerprint(jwt: &str) -> Option<[u8; 32]> {
+    digest(&SHA256, jwt.as_bytes()).as_ref().try_into().ok()
 }
 
 impl fmt::Debug for Session {
