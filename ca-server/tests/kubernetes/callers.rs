@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use ca_core::{Certificate, KeyKind, PrivateKey, create_csr_pem};
 use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::{Pod, Secret, ServiceAccount};
-use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};
 use serde_json::{Value, json};
@@ -235,7 +234,10 @@ async fn other_clusters_come_change_and_go_while_the_server_runs() {
     let own = cluster.workload(&namespace, "own", "node-1").await;
     let own = cluster.token(&own, &[AUDIENCE]).await;
     server.sign(Ask::new(&own)).await.unwrap();
-    may_watch_secrets(&cluster, &namespace).await;
+    // As who turns the value on in the chart.
+    cluster
+        .install_manifest("ca-with-options.yaml", &namespace)
+        .await;
     server
         .until_logged("Secrets of remote clusters are watched again")
         .await;
@@ -315,27 +317,6 @@ async fn create_secret(secrets: &Api<Secret>, name: &str, data: &Value) {
     let secret =
         from_json(json!({ "metadata": { "name": name, "labels": labels }, "stringData": data }));
     within("Secret", secrets.create(&PostParams::default(), &secret))
-        .await
-        .unwrap();
-}
-
-/// What the chart adds for remote clusters.
-async fn may_watch_secrets(cluster: &Cluster, namespace: &str) {
-    let params = PostParams::default();
-    let metadata = json!({ "name": "remote-clusters" });
-    let role: Role = from_json(json!({
-        "metadata": metadata,
-        "rules": [{ "apiGroups": [""], "resources": ["secrets"], "verbs": ["list", "watch"] }],
-    }));
-    let roles: Api<Role> = Api::namespaced(cluster.admin(), namespace);
-    within("role", roles.create(&params, &role)).await.unwrap();
-    let binding: RoleBinding = from_json(json!({
-        "metadata": metadata,
-        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "remote-clusters" },
-        "subjects": [{ "kind": "ServiceAccount", "name": "mesh-ca", "namespace": namespace }],
-    }));
-    let bindings: Api<RoleBinding> = Api::namespaced(cluster.admin(), namespace);
-    within("binding", bindings.create(&params, &binding))
         .await
         .unwrap();
 }

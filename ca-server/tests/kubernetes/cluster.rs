@@ -107,7 +107,7 @@ impl Cluster {
         self.install_manifest("ca.yaml", namespace).await
     }
 
-    /// The same for any file in `deploy/manifests`: `ca-with-options.yaml` may also write ClusterTrustBundles and webhook
+    /// The same for any file in `deploy/manifests`, or that was rendered for this run: `ca-with-options.yaml` may also write ClusterTrustBundles and webhook
     /// configurations, and read the kubeconfigs of other clusters.
     pub(crate) async fn install_manifest(&self, file: &str, namespace: &str) -> PathBuf {
         let client = self.admin();

@@ -14,6 +14,24 @@ pub(crate) fn shipped() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/manifests")
 }
 
+/// The folder of all that the chart is tried with, if it was rendered for this run.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an edge: whoever runs the tests says where more manifests are"
+)]
+pub(crate) fn rendered() -> Option<PathBuf> {
+    std::env::var_os("RENDERED_MANIFESTS").map(PathBuf::from)
+}
+
+/// A file by its name, of what we ship or else of what was rendered.
+fn find(name: &str) -> PathBuf {
+    let shipped = shipped().join(name);
+    match rendered() {
+        Some(folder) if !shipped.exists() => folder.join(name),
+        _ => shipped,
+    }
+}
+
 /// The objects of one file.
 pub(crate) fn read(path: &Path) -> Vec<DynamicObject> {
     let text =
@@ -68,7 +86,7 @@ pub(crate) fn access(file: &str, namespace: &str) -> Vec<DynamicObject> {
         "Role",
         "RoleBinding",
     ];
-    let mut objects = read(&shipped().join(file));
+    let mut objects = read(&find(file));
     objects.retain(|object| {
         let types = object.types.as_ref().expect("apiVersion and kind");
         KINDS.contains(&types.kind.as_str())

@@ -29,6 +29,8 @@ use crate::stand_in::StandIn;
 type Case = (&'static str, fn(&SignError) -> bool, &'static str);
 
 const HOUR: Duration = Duration::from_secs(3600);
+/// As the manifest names it.
+const ISSUER_MAP: &str = "istio-issuer";
 const ISSUER: &str = "Issuer.cert-manager.io/istio-ca";
 /// Of requests that nobody answers.
 const SOON: Duration = Duration::from_secs(2);
@@ -292,16 +294,14 @@ async fn what_a_crash_has_left_behind_is_swept_and_what_is_not_ours_is_not() {
 #[ignore = "needs a Kubernetes API server: cargo xtask interop kubernetes"]
 async fn another_issuer_takes_over_while_requests_of_the_first_are_under_way() {
     let cluster = Cluster::shared().await;
-    let mut bench = Bench::cert_manager(&cluster).await;
+    let mut bench = Bench::with(&cluster, "runtime-issuer.yaml").await;
     let first = StandIn::cert_manager(bench.admin.clone(), &bench.namespace, "first");
     let second = StandIn::cert_manager(bench.admin.clone(), &bench.namespace, "second");
-    // The manifest gives us no right to read it where it is not asked for.
     let config = CertManagerConfig {
-        client: bench.admin.clone(),
         issuers: Issuers::Followed {
             from: ConfigMapRef {
                 namespace: bench.namespace.clone(),
-                name: "issuer".into(),
+                name: ISSUER_MAP.into(),
             },
             otherwise: None,
         },
@@ -320,13 +320,13 @@ async fn another_issuer_takes_over_while_requests_of_the_first_are_under_way() {
         let map = json!({
             "apiVersion": "v1",
             "kind": "ConfigMap",
-            "metadata": { "name": "issuer" },
+            "metadata": { "name": ISSUER_MAP },
             "data": {
                 "issuer-name": name, "issuer-kind": "Issuer", "issuer-group": "cert-manager.io",
             },
         });
         let params = PatchParams::apply("tests").force();
-        maps.patch("issuer", &params, &Patch::Apply(&map))
+        maps.patch(ISSUER_MAP, &params, &Patch::Apply(&map))
             .await
             .unwrap();
         let mut issuer = authority.issuer();
@@ -347,7 +347,7 @@ async fn another_issuer_takes_over_while_requests_of_the_first_are_under_way() {
     assert!(!hanging.is_finished());
     hanging.abort();
 
-    maps.delete("issuer", &DeleteParams::default())
+    maps.delete(ISSUER_MAP, &DeleteParams::default())
         .await
         .unwrap();
     let mut issuer = authority.issuer();
@@ -360,9 +360,8 @@ async fn another_issuer_takes_over_while_requests_of_the_first_are_under_way() {
 #[ignore = "needs a Kubernetes API server: cargo xtask interop kubernetes"]
 async fn a_request_that_nobody_else_approves_is_approved_by_us() {
     let cluster = Cluster::shared().await;
-    let mut bench = Bench::cert_manager(&cluster).await;
+    let mut bench = Bench::with(&cluster, "registration-cert-manager-approving.yaml").await;
     let config = CertManagerConfig {
-        client: bench.admin.clone(),
         approval: Approval::Ours,
         deadline: SOON,
         afterwards: Afterwards::Keep,
@@ -549,30 +548,31 @@ async fn a_kubernetes_signer_is_asked_as_istiod_asks_it() {
 async fn a_signer_of_the_domain_is_chosen_by_the_request_and_a_denial_ends_it() {
     let cluster = Cluster::shared().await;
     let mut bench = Bench::with(&cluster, "registration-kubernetes.yaml").await;
-    // A domain of this test's own, for which only an approver of its own could approve.
-    let domain = format!("{}.example.com", bench.namespace);
-    let signer = StandIn::kubernetes(bench.admin.clone(), &format!("{domain}/blue"));
-    let names = SignerNames::InDomain(domain.clone());
+    // The manifest lets us approve for all of this domain.
+    let blue = format!("blue-{}", bench.namespace);
+    let whole = format!("example.com/{blue}");
+    let signer = StandIn::kubernetes(bench.admin.clone(), &whole);
+    let names = SignerNames::InDomain("example.com".into());
     let authority = kubernetes(&mut bench, names.clone(), Approval::Others);
-    let denied = request("denied").with_signer(Some("blue".into()));
+    let denied = request("denied").with_signer(Some(blue.clone()));
     let error = sign(&authority, denied).await.unwrap_err();
     assert!(matches!(error, SignError::Declined(_)), "{error:?}");
     assert!(error.to_string().contains("was denied"), "{error}");
 
     // Not ours to approve by the manifest: told at once, as what it is.
-    let ours = kubernetes(&mut bench, names.clone(), Approval::Ours);
-    let blue = || request("cart").with_signer(Some("blue".into()));
-    let error = sign(&ours, blue()).await.unwrap_err();
+    let asked = || request("cart").with_signer(Some(blue.clone()));
+    let elsewhere = SignerNames::InDomain("example.org".into());
+    let not_ours = kubernetes(&mut bench, elsewhere, Approval::Ours);
+    let error = sign(&not_ours, asked()).await.unwrap_err();
     assert!(matches!(error, SignError::Declined(_)), "{error:?}");
     assert!(error.to_string().contains("cannot approve"), "{error}");
 
-    bench.client = bench.admin.clone();
     let ours = kubernetes(&mut bench, names, Approval::Ours);
-    let issued = sign(&ours, blue()).await.unwrap();
+    let issued = sign(&ours, asked()).await.unwrap();
     assert_eq!(issued.roots(), &signer.ca().roots());
     let error = sign(&ours, request("cart")).await.unwrap_err();
     assert!(error.to_string().contains("names no signer"), "{error}");
-    until_tidy(&bench.admin, &format!("{domain}/blue")).await;
+    until_tidy(&bench.admin, &whole).await;
 }
 
 #[tokio::test]
