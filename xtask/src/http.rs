@@ -1,6 +1,6 @@
-//! As much HTTP/1.1 as a local partner needs: one GET on a new connection.
+//! As much HTTP/1.1 as a local partner needs: one request on a new connection.
 
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -23,8 +23,17 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> Result<Response> {
     stream
         .set_write_timeout(Some(TIMEOUT))
         .context("cannot set a timeout")?;
-    // In one piece: the second of two small ones would wait until the first is acknowledged.
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    exchange(&mut stream, address, &request)
+}
+
+/// The answer to this request, which says that the connection is to be closed.
+pub(crate) fn exchange(
+    stream: &mut (impl Read + Write),
+    address: SocketAddr,
+    request: &str,
+) -> Result<Response> {
+    // In one piece: the second of two small ones would wait until the first is acknowledged.
     stream
         .write_all(request.as_bytes())
         .with_context(|| format!("cannot write to {address}"))?;

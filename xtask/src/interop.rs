@@ -10,6 +10,7 @@ mod kubernetes;
 mod linters;
 mod openssl;
 mod page;
+mod vault;
 mod workload_api;
 
 use std::fmt::Display;
@@ -42,6 +43,8 @@ pub(crate) enum Partner {
     Kubernetes,
     /// A browser, which shows the admin page of the CA.
     Page,
+    /// HashiCorp Vault, which signs for an agent. Only when it is named: it takes minutes to build.
+    Vault,
 }
 
 /// What may be typed after `interop`.
@@ -74,6 +77,9 @@ pub(crate) fn run(args: &InteropArgs) -> Result<()> {
     }
     if partner == Some(Partner::AgentCost) {
         return agent_cost::run(binaries);
+    }
+    if partner == Some(Partner::Vault) {
+        return vault::run(binaries, &args.control_plane);
     }
     if partner.is_none_or(|partner| partner == Partner::Clients) {
         clients::run(binaries)?;

@@ -248,26 +248,43 @@ impl Agent {
         ttl: Duration,
         extra: &[&OsStr],
     ) -> Result<Self> {
+        let name = format!("{}.token", workload.service_account());
+        let token = lab.write(&name, ca.token(workload, &[])?)?;
+        let address = ca.address.to_string();
+        let mut flags: Vec<&OsStr> = vec![
+            "--ca-addr".as_ref(),
+            address.as_ref(),
+            "--ca-root".as_ref(),
+            ca.root_certificate.as_ref(),
+            "--token-file".as_ref(),
+            token.as_ref(),
+        ];
+        flags.extend(extra);
+        Self::start_elsewhere(lab, ca.binaries, workload, ttl, &flags)
+    }
+
+    /// With a CA that is not ours: the flags say where that is, and how it is asked.
+    pub(crate) fn start_elsewhere(
+        lab: &Lab,
+        binaries: &Binaries,
+        workload: Workload,
+        ttl: Duration,
+        flags: &[&OsStr],
+    ) -> Result<Self> {
         let name = format!("agent-{}", workload.service_account());
-        let token = lab.write(&format!("{name}.token"), ca.token(workload, &[])?)?;
         let output = lab.path(format!("{name}-files"));
-        let mut command = Command::new(&ca.binaries.sds_agent);
+        let mut command = Command::new(&binaries.sds_agent);
         command
-            .args(["--ca-addr", &ca.address.to_string()])
             .args(["--namespace", workload.namespace()])
             .args(["--service-account", workload.service_account()])
             .args(["--trust-domain", TRUST_DOMAIN])
             .args(["--secret-ttl", &format!("{}s", ttl.as_secs())])
             .args(["--admin-listen", "127.0.0.1:0"])
-            .arg("--ca-root")
-            .arg(&ca.root_certificate)
-            .arg("--token-file")
-            .arg(&token)
             .arg("--socket")
             .arg(lab.path(format!("{name}.sock")))
             .arg("--output-dir")
             .arg(&output)
-            .args(extra);
+            .args(flags);
         let mut process = lab.start(&name, &mut command)?;
         let socket = process.printed("serving", START_LIMIT)?.into();
         let admin = address_of(&mut process, "admin")?;

@@ -1,8 +1,10 @@
-// Vault as it is published, without what nobody here asks of it: the core with its HTTP API, the PKI engine, and logins by JWT.
+// Vault as it is published, without what nobody here asks of it: the core with its HTTP API, the PKI engine, and logins by JWT and
+// by tokens of Kubernetes.
 // `cargo xtask interop vault` builds and starts it. It comes up sealed, and everything else is asked of it over its API.
 package main
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -19,13 +21,16 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+	_ "unsafe" // for go:linkname
 
 	"github.com/hashicorp/go-hclog"
 	jwtauth "github.com/hashicorp/vault-plugin-auth-jwt"
+	kubeauth "github.com/hashicorp/vault-plugin-auth-kubernetes"
 	"github.com/hashicorp/vault/builtin/logical/pki"
 	"github.com/hashicorp/vault/command/server"
 	vaulthttp "github.com/hashicorp/vault/http"
 	"github.com/hashicorp/vault/internalshared/configutil"
+	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/hashicorp/vault/sdk/physical/file"
@@ -60,8 +65,8 @@ func run(address, folder string) error {
 	core, err := vault.NewCore(&vault.CoreConfig{
 		Physical:           storage,
 		StorageType:        "file",
-		LogicalBackends:    map[string]logical.Factory{"pki": pki.Factory},
-		CredentialBackends: map[string]logical.Factory{"jwt": jwtauth.Factory},
+		LogicalBackends:    engines,
+		CredentialBackends: logins,
 		BuiltinRegistry:    builtins{},
 		DisableMlock:       true,
 		Logger:             logger,
@@ -121,33 +126,37 @@ func servingCertificate(caFile string) (tls.Certificate, error) {
 // What Vault finds by name when it is told to mount it.
 type builtins struct{}
 
-func (builtins) factory(name string, kind consts.PluginType) logical.Factory {
-	switch {
-	case name == "pki" && kind == consts.PluginTypeSecrets:
-		return pki.Factory
-	case name == "jwt" && kind == consts.PluginTypeCredential:
-		return jwtauth.Factory
+var (
+	engines = map[string]logical.Factory{"pki": pki.Factory}
+	logins  = map[string]logical.Factory{"jwt": jwtauth.Factory, "kubernetes": kubeauth.Factory}
+)
+
+func factories(kind consts.PluginType) map[string]logical.Factory {
+	switch kind {
+	case consts.PluginTypeSecrets:
+		return engines
+	case consts.PluginTypeCredential:
+		return logins
 	}
 	return nil
 }
 
-func (b builtins) Contains(name string, kind consts.PluginType) bool {
-	return b.factory(name, kind) != nil
+func (builtins) Contains(name string, kind consts.PluginType) bool {
+	_, found := factories(kind)[name]
+	return found
 }
 
-func (b builtins) Get(name string, kind consts.PluginType) (func() (interface{}, error), bool) {
-	factory := b.factory(name, kind)
-	return func() (interface{}, error) { return factory, nil }, factory != nil
+func (builtins) Get(name string, kind consts.PluginType) (func() (interface{}, error), bool) {
+	factory, found := factories(kind)[name]
+	return func() (interface{}, error) { return factory, nil }, found
 }
 
-func (b builtins) Keys(kind consts.PluginType) []string {
-	var keys []string
-	for _, name := range []string{"pki", "jwt"} {
-		if b.Contains(name, kind) {
-			keys = append(keys, name)
-		}
+func (builtins) Keys(kind consts.PluginType) []string {
+	var names []string
+	for name := range factories(kind) {
+		names = append(names, name)
 	}
-	return keys
+	return names
 }
 
 func (b builtins) DeprecationStatus(name string, kind consts.PluginType) (consts.DeprecationStatus, bool) {
@@ -156,4 +165,28 @@ func (b builtins) DeprecationStatus(name string, kind consts.PluginType) (consts
 
 func (builtins) IsBuiltinEntPlugin(string, consts.PluginType) bool {
 	return false
+}
+
+// What the API says of features that only the enterprise's Vault has: that it has not got them.
+//
+//go:linkname enterprisePaths github.com/hashicorp/vault/vault.entPaths
+var enterprisePaths func(*vault.SystemBackend) []*framework.Path
+
+// Vault's own releases are built with the SDK beside them. The published one is a little newer, and panics over a path that can
+// create something and cannot say whether it is there: some of these.
+func init() {
+	paths := enterprisePaths
+	enterprisePaths = func(system *vault.SystemBackend) []*framework.Path {
+		all := paths(system)
+		for _, path := range all {
+			if path.ExistenceCheck == nil {
+				path.ExistenceCheck = nothingIsThere
+			}
+		}
+		return all
+	}
+}
+
+func nothingIsThere(context.Context, *logical.Request, *framework.FieldData) (bool, error) {
+	return false, nil
 }

@@ -146,7 +146,8 @@ pub(super) fn names(certificate: &Path) -> Result<String> {
         .collect())
 }
 
-fn openssl(arguments: &[&str]) -> Command {
+/// The program, with these arguments before those of the caller.
+pub(super) fn openssl(arguments: &[&str]) -> Command {
     let mut command = workspace::command("openssl");
     command.args(arguments);
     command
