@@ -124,7 +124,12 @@ impl Agent {
     pub(crate) fn start_with(home: Home, flags: &[&str]) -> Self {
         let mut all = home.flags_without_ca();
         all.extend(flags.iter().map(ToString::to_string));
-        let app = build_from(all).unwrap();
+        Self::start_with_only(home, all)
+    }
+
+    /// With these flags and no others.
+    pub(crate) fn start_with_only(home: Home, flags: Vec<String>) -> Self {
+        let app = build_from(flags).unwrap();
         Self::run(home, app)
     }
 

@@ -1,4 +1,5 @@
-//! `interop kubernetes`: the server beside a real API server, with the access that our chart gives it, and the chart itself.
+//! `interop kubernetes`: the server beside a real API server, with the access that our chart gives it, and the chart itself; and a
+//! gateway's agent beside another.
 
 use std::time::Instant;
 
@@ -10,7 +11,7 @@ use crate::control_plane::{ControlPlane, ControlPlaneArgs};
 use crate::{manifests, workspace};
 
 /// What the tests show, by the files that they are in.
-const COVERED: [(&str, &str); 7] = [
+const COVERED: [(&str, &str); 8] = [
     (
         "permissions",
         "what the shipped service account may do, and what it may not",
@@ -39,6 +40,10 @@ const COVERED: [(&str, &str); 7] = [
         "deployment",
         "every manifest is accepted by the API server, and one with a fault is not",
     ),
+    (
+        "gateway",
+        "an agent that serves Secrets: each change, every layout, what is not fit, the documented role, an API server that is away",
+    ),
 ];
 
 pub(super) fn run(args: &ControlPlaneArgs) -> Result<()> {
@@ -61,6 +66,9 @@ pub(super) fn run(args: &ControlPlaneArgs) -> Result<()> {
     );
     fact("prepared", format!("in {} s", start.elapsed().as_secs()));
     workspace::run(&mut tests).context("kubernetes")?;
+    let mut gateway = workspace::cargo(&["test", "-p", "sds-agent", "--features", "gateway"]);
+    gateway.args(["--test", "gateway", "--locked", "--", "--ignored"]);
+    workspace::run(control_plane.show_to(&mut gateway)).context("gateway")?;
     for (label, covered) in COVERED {
         fact(label, covered);
     }
