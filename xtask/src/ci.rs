@@ -75,9 +75,11 @@ fn generated_code() -> Result<()> {
 fn lints() -> Result<()> {
     let deny = ["--", "-D", "warnings"];
     workspace::run(workspace::cargo(&["clippy", "--workspace", "--all-targets"]).args(deny))?;
-    // With traces, which the default build leaves out.
+    // With traces and with gateways, which the default build leaves out.
     let traces = ["clippy", "--package", "ca-server", "--features", "otel"];
     workspace::run(workspace::cargo(&traces).arg("--all-targets").args(deny))?;
+    let gateway = ["clippy", "--package", "sds-agent", "--features", "gateway"];
+    workspace::run(workspace::cargo(&gateway).arg("--all-targets").args(deny))?;
     // Once more as a stranger builds it: in the workspace its users turn its features on.
     workspace::run(workspace::cargo(&["clippy", "--package", "ca-core"]).args(deny))
 }
