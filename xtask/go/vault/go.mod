@@ -1,4 +1,4 @@
-// Vault, built by `cargo xtask interop vault`: 1.14.2, of the last line under the MPL. 1.14.8 builds neither with SDK 0.9.2 nor with 0.10.2.
+// Vault for `cargo xtask interop vault`: 1.14.2, of the last line under the MPL. 1.14.8 builds neither with SDK 0.9.2 nor 0.10.2.
 module mesh-ca.test/vault
 
 go 1.26.0
