@@ -218,7 +218,7 @@ impl App {
                                 rotation: config.rotation,
                                 leadership: election.leadership.clone(),
                             };
-                            let ca = in_cluster::open(cluster, plan).await?;
+                            let ca = in_cluster::open(cluster, plan, &admin).await?;
                             let bundles = ca.bundles.clone();
                             (CaKind::InCluster(Box::new(ca), store), bundles)
                         } else {

@@ -9,12 +9,14 @@ use ca_core::{
     random_unit,
 };
 use time::OffsetDateTime;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::plugged_secret::{self, PluggedSecret};
 use super::rotator::{Rotator, RotatorHandle};
 use super::self_signed::{self, Origin, SelfSignedError};
 use super::shared::Shared;
+use super::upstream::{Situation, Wanted, answer_until};
 use crate::kubernetes::{
     CaSecret, CallError, Cluster, Followed, Leadership, SELF_SIGNED_MARK, SecretStore, Seen,
     follow_secret,
@@ -88,21 +90,49 @@ pub(crate) fn is_own(folder: &Path) -> bool {
 #[derive(Debug)]
 struct SecretWatch(SecretStore, watch::Sender<Seen>);
 
-/// Loads the CA, or makes one. Waits for an API server that is away.
+/// Loads the CA, or makes one. Waits for an API server that is away, and has `admin` say so meanwhile.
 ///
 /// # Errors
 /// When what is there is not a CA.
-pub(crate) async fn open(cluster: &Cluster, plan: Plan) -> Result<ClusterCa, ClusterCaError> {
+pub(crate) async fn open(
+    cluster: &Cluster,
+    plan: Plan,
+    admin: &TcpListener,
+) -> Result<ClusterCa, ClusterCaError> {
+    let reason = match attempt(cluster, &plan).await {
+        Ok(found) => return Ok(found.follow(plan)),
+        Err(Attempt::Final(error)) => return Err(error),
+        Err(Attempt::Passing(reason)) => reason,
+    };
+    let place = format!("Secret in the namespace {}", cluster.namespace);
+    let situation = Situation::new(Wanted::Secret, place);
+    let trying = try_on(cluster, &plan, reason, &situation);
+    let found = answer_until(admin, situation.clone(), trying).await;
+    Ok(found.map_err(ClusterCaError::Waiting)??.follow(plan))
+}
+
+/// Until there is a CA, or none can be had.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an edge: failures are told with their time"
+)]
+async fn try_on(
+    cluster: &Cluster,
+    plan: &Plan,
+    mut reason: String,
+    situation: &Situation,
+) -> Result<Found, ClusterCaError> {
     let mut backoff = Backoff::new(FIRST_RETRY, LAST_RETRY);
     loop {
-        let reason = match attempt(cluster, &plan).await {
-            Ok(found) => return Ok(found.follow(plan)),
+        let wait = backoff.next(random_unit());
+        tracing::warn!("no CA yet, to be tried again in {wait:.1?}: {reason}");
+        situation.failed(OffsetDateTime::now_utc(), reason);
+        tokio::time::sleep(wait).await;
+        reason = match attempt(cluster, plan).await {
+            Ok(found) => return Ok(found),
             Err(Attempt::Final(error)) => return Err(error),
             Err(Attempt::Passing(reason)) => reason,
         };
-        let wait = backoff.next(random_unit());
-        tracing::warn!("no CA yet, to be tried again in {wait:.1?}: {reason}");
-        tokio::time::sleep(wait).await;
     }
 }
 
@@ -242,6 +272,9 @@ pub enum ClusterCaError {
         /// What is wrong.
         cause: BundleError,
     },
+    /// Nothing can be answered while the API server is away.
+    #[error("while waiting for the API server: {0}")]
+    Waiting(std::io::Error),
 }
 
 const FIRST_RETRY: Duration = Duration::from_millis(500);

@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::upstream::{Situation, answer_until};
+use super::upstream::{Situation, Wanted, answer_until};
 use crate::config::{RegistrationConfig, RootFiles, SignerConfig};
 use crate::kubernetes::Cluster;
 
@@ -55,7 +55,7 @@ impl Registration {
     ) -> Result<(Arc<Self>, Errands), RegistrationError> {
         let mut errands = JoinSet::new();
         let (signer, name) = signer(config, cluster, &mut errands)?;
-        let situation = Situation::new(name);
+        let situation = Situation::new(Wanted::Certificate, name);
         let known = signer.configured_roots().and_then(SignerRoots::known);
         let mut learned = None;
         if known.is_none() || certifies_listeners {

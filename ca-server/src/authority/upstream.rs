@@ -32,7 +32,7 @@ pub(crate) use awaiting::{Meanwhile, answer_meanwhile, answer_until};
 use dropped::{DropFolder, Dropped};
 pub use pending::FileError;
 use pending::PendingKey;
-pub(crate) use situation::Situation;
+pub(crate) use situation::{Situation, Wanted};
 
 /// The handle to the task. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -110,10 +110,13 @@ impl Upstream {
             pending.forget(stored.state.key())?;
         }
         let (sender, orders) = mpsc::channel(4);
-        let situation = Situation::new(match &source {
-            Source::Ask(upstream) => upstream.address().to_string(),
-            Source::Drop(folder) => folder.shown(),
-        });
+        let situation = Situation::new(
+            Wanted::CaCertificate,
+            match &source {
+                Source::Ask(upstream) => upstream.address().to_string(),
+                Source::Drop(folder) => folder.shown(),
+            },
+        );
         let handle = UpstreamHandle {
             orders: sender,
             situation: situation.clone(),

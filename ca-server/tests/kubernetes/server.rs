@@ -117,16 +117,7 @@ impl Server {
 
     /// The same by another method.
     pub(crate) fn ask_admin(&self, method: &str, path: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(&self.admin).unwrap();
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        let host = &self.admin;
-        write!(
-            stream,
-            "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
-        )
-        .unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
+        let text = ask(&self.admin, method, path).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         let code = head.split(' ').nth(1).unwrap().parse().unwrap();
         (code, body.to_owned())
@@ -196,6 +187,21 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The whole answer of an admin listener, which may not be there yet.
+pub(crate) fn ask(admin: &str, method: &str, path: &str) -> Result<String, String> {
+    let connected = TcpStream::connect(admin);
+    let mut stream = connected.map_err(|error| error.to_string())?;
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    Ok(text)
 }
 
 /// A request for a certificate.

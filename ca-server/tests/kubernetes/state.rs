@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
 use crate::deadline::{eventually, within};
-use crate::server::{Ask, Server};
+use crate::server::{Ask, Server, ask};
 
 const ISTIOS_ROOT: &str = include_str!("../../../ca-core/testdata/istio/root.pem");
 const ISTIOS_KEY: &str = include_str!("../../../ca-core/testdata/istio/root-key.pem");
@@ -561,4 +561,38 @@ async fn an_api_server_that_was_away_is_no_reason_to_restart_or_to_stop_signing(
         .await
         .unwrap();
     assert_eq!(text(&secret, "root-cert.pem"), other.root_pem());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a Kubernetes API server: cargo xtask interop kubernetes"]
+async fn a_start_without_an_api_server_is_waited_for_and_told_and_no_reason_to_be_killed() {
+    let mut cluster = Cluster::start().await;
+    let namespace = cluster.namespace("mesh").await;
+    let kubeconfig = cluster.install(&namespace).await;
+    cluster.stop_api();
+    let admin = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = admin.local_addr().unwrap().to_string();
+    drop(admin);
+    let flags = ["--publish-roots=false", "--admin-listen", &address];
+    let starting = Server::start(&kubeconfig, &namespace, &flags);
+    let meanwhile = async {
+        let answer = async |path: &str| {
+            let attempt = async || ask(&address, "GET", path);
+            eventually("answer of the admin listener", attempt).await
+        };
+        let healthy = answer("/healthz").await;
+        assert!(healthy.starts_with("HTTP/1.1 200 "), "{healthy}");
+        let ready = answer("/readyz").await;
+        assert!(ready.starts_with("HTTP/1.1 503 "), "{ready}");
+        let missing = format!("missing: this CA's Secret in the namespace {namespace}\n");
+        assert!(ready.contains(&missing), "{ready}");
+        assert!(
+            ready.contains("note: the API server cannot be asked: "),
+            "{ready}"
+        );
+        assert!(ready.contains("refused"), "{ready}");
+        cluster.start_api().await;
+    };
+    let (server, ()) = tokio::join!(starting, meanwhile);
+    server.until_ready().await;
 }

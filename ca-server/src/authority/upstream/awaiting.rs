@@ -1,4 +1,4 @@
-//! The time before the first certificate: nothing can be signed, not even the certificate of our own listener. So that
+//! The time before there is a CA: nothing can be signed, not even the certificate of our own listener. So that
 //! listener is closed, and whoever connects learns at once that it is to try again; the admin listener and the control
 //! socket answer, and say what is waited for.
 
@@ -52,10 +52,7 @@ pub(crate) async fn answer_until<T>(
     let twin = std::net::TcpListener::from(admin.as_fd().try_clone_to_owned()?);
     let admin = TcpListener::from_std(twin)?;
     println!("mesh-ca ca-server {}", env!("CARGO_PKG_VERSION"));
-    println!(
-        "waiting for        a certificate by {}",
-        situation.upstream()
-    );
+    println!("waiting for        {}", situation.wanted());
     println!("admin              {}", admin.local_addr()?);
     let (end, ended) = oneshot::channel::<()>();
     let pages = axum::serve(admin, routes(situation)).with_graceful_shutdown(async move {
@@ -82,10 +79,7 @@ fn routes(situation: Situation) -> Router {
 }
 
 async fn not_ready(State(situation): State<Situation>) -> (StatusCode, String) {
-    let mut text = format!(
-        "not ready\nmissing: a certificate for this CA, to be given by {}\n",
-        situation.upstream()
-    );
+    let mut text = format!("not ready\nmissing: {}\n", situation.wanted());
     if let Some(awaited) = situation.awaited() {
         text.push_str(&format!("missing: {awaited}\n"));
     }
