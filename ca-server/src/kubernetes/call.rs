@@ -26,11 +26,26 @@ pub(crate) enum CallError {
     #[error("{} ({})", .0.message, .0.code)]
     Refused(Box<Status>),
     /// It cannot be asked, or does not speak as expected.
-    #[error("the API server cannot be asked: {0}")]
+    #[error("the API server cannot be asked: {}", with_causes(.0))]
     Unreachable(kube::Error),
     /// It takes too long.
     #[error("the API server did not answer within {} s", DEADLINE.as_secs())]
     Late,
+}
+
+/// The library's own words hide what has failed below it.
+fn with_causes(error: &kube::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(deeper) = cause {
+        let said = deeper.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = deeper.source();
+    }
+    text
 }
 
 impl CallError {

@@ -17,6 +17,8 @@ pub(crate) fn watch<K>(api: Api<K>, config: Config) -> impl Stream<Item = Result
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
+    // A connection that is gone without a word is given up a few seconds after the API server should have closed the watch.
+    let config = config.timeout(WATCH_SECONDS);
     watcher(api, config).backoff(Patience(ca_core::Backoff::new(FIRST_WAIT, LONGEST_WAIT)))
 }
 
@@ -36,5 +38,7 @@ impl Backoff for Patience {
     }
 }
 
+/// How long an API server keeps a watch open. The library itself asks for five minutes.
+const WATCH_SECONDS: u32 = 60;
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
