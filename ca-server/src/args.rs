@@ -296,7 +296,7 @@ pub struct TokenArgs {
 impl Args {
     /// The log filter; a malformed one is reported and replaced, because logging must not keep a CA from starting.
     pub(crate) fn log_filter(&self) -> (EnvFilter, Option<String>) {
-        match EnvFilter::try_new(&self.log) {
+        match EnvFilter::try_new(format!("{NOISE},{}", self.log)) {
             Ok(filter) => (filter, None),
             Err(error) => (
                 EnvFilter::new("info"),
@@ -305,5 +305,9 @@ impl Args {
         }
     }
 }
+
+/// The client for Kubernetes has a line for each attempt to reach an API server that is away, without saying which or why; whoever
+/// made the call says so. What is typed comes after it, and so can turn it on.
+const NOISE: &str = "kube_client::client::builder=off";
 
 pub(crate) const DEFAULT_DATA_DIR: &str = "./mesh-ca-data";

@@ -595,4 +595,10 @@ async fn a_start_without_an_api_server_is_waited_for_and_told_and_no_reason_to_b
     };
     let (server, ()) = tokio::join!(starting, meanwhile);
     server.until_ready().await;
+    // What the library says of each attempt names nobody.
+    let log = server.log();
+    assert!(
+        log.contains("no CA yet") && !log.contains("failed with error"),
+        "{log}"
+    );
 }
