@@ -1,6 +1,11 @@
 //! Wires everything. The only file that names every concrete type.
 
-use std::{io, net::SocketAddr, path::Path, sync::Arc};
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tokio::{
     net::{TcpListener, UnixListener},
@@ -55,6 +60,9 @@ impl App {
     /// that cannot be reached is not an error: it may come.
     pub fn build(config: Config) -> Result<Self, AppError> {
         let mounted = Mounted::find(&config.mounted.folders, config.output_dir.as_deref());
+        if config.mounted.required && !mounted.is_complete() {
+            return Err(AppError::NotMounted(config.mounted.folders));
+        }
         let metrics = Arc::new(Metrics::new());
         let (ca, certificates_from) = if config.mounted.only || mounted.is_complete() {
             (None, "files".to_owned())
@@ -237,6 +245,9 @@ pub enum AppError {
     /// Nobody to ask, and something to ask for.
     #[error("--ca-addr is needed, because not all certificates are mounted")]
     NoCa,
+    /// The platform has not done what it was said to do.
+    #[error("the platform's certificate, key and roots are not in {0:?}")]
+    NotMounted(Vec<PathBuf>),
     /// A file for talking to the CA is not usable.
     #[error(transparent)]
     Ca(#[from] CaError),

@@ -30,8 +30,8 @@ pub struct Args {
     #[arg(long, env = "CA_ADDR", value_name = "ADDRESS")]
     pub ca_addr: Option<CaTarget>,
 
-    /// Kind of the CA: Citadel (any Istio-compatible one), Vault, `GoogleCAS` or file [default: what the address looks like;
-    /// a server is Citadel].
+    /// Kind of the CA: Citadel (any Istio-compatible one), Vault, `GoogleCAS`, file, or `GkeWorkloadCertificate`, which mounts
+    /// certificates and is not asked [default: what the address looks like; a server is Citadel].
     #[arg(long, env = "CA_PROVIDER", value_name = "NAME", default_value = "", hide_default_value = true, value_parser = provider::parse_provider)]
     pub ca_provider: Choice,
 
@@ -130,8 +130,9 @@ pub struct Args {
     )]
     pub output_dir: Option<PathBuf>,
 
-    /// Folders in which `cert-chain.pem` and `key.pem`, or `root-cert.pem`, may be mounted: what is there
-    /// at the start is served as `default` and `ROOTCA`, and followed, instead of being asked for.
+    /// Folders in which `cert-chain.pem` and `key.pem`, or `root-cert.pem`, may be mounted, or `certificates.pem`,
+    /// `private_key.pem` and `ca_certificates.pem`: what is there at the start is served as `default` and `ROOTCA`, and followed,
+    /// instead of being asked for.
     #[arg(
         long,
         value_name = "FOLDER",

@@ -58,6 +58,8 @@ pub(crate) struct MountedConfig {
     pub(crate) folders: Vec<PathBuf>,
     /// Whether a CA is not to be asked even if something is missing.
     pub(crate) only: bool,
+    /// Whether nothing may be missing at the start.
+    pub(crate) required: bool,
 }
 
 /// What [`socket::bind`](crate::socket::bind) needs to know.
@@ -79,7 +81,9 @@ impl TryFrom<Args> for Config {
     type Error = ConfigError;
 
     fn try_from(args: Args) -> Result<Self, ConfigError> {
-        if args.file_mounted_certs && not_empty(args.prov_cert.clone()).is_some() {
+        let from_platform = args.ca_provider.0 == Some(CaProvider::GkeFiles);
+        let only = args.file_mounted_certs || from_platform;
+        if only && not_empty(args.prov_cert.clone()).is_some() {
             return Err(ConfigError::MountedAndProvisioned);
         }
         let identity =
@@ -100,7 +104,8 @@ impl TryFrom<Args> for Config {
             },
             mounted: MountedConfig {
                 folders: args.mounted_certs.clone(),
-                only: args.file_mounted_certs,
+                only,
+                required: from_platform,
             },
             socket: SocketConfig {
                 path: args.socket,
@@ -260,7 +265,12 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        assert!(config(&["--file-mounted-certs", "--prov-cert", "/etc/certs"]).is_err());
+        for files in [
+            "--file-mounted-certs",
+            "--ca-provider=GkeWorkloadCertificate",
+        ] {
+            assert!(config(&[files, "--prov-cert", "/etc/certs"]).is_err());
+        }
         assert!(config(&["--secret-ttl", "300ms"]).is_err());
         assert!(config(&["--renewal-ratio", "2"]).is_err());
         let args = "sds-agent --ca-addr ca:1 --service-account sa --namespace a/b".split(' ');

@@ -15,6 +15,8 @@ pub enum CaProvider {
     Google,
     /// A folder.
     File,
+    /// Nobody: Google's Kubernetes Engine mounts certificates that it keeps fresh.
+    GkeFiles,
 }
 
 /// By Istio's names, in any case. Nothing at all, which is how Istio's templates leave it out, is no choice.
@@ -25,7 +27,11 @@ pub(super) fn parse_provider(text: &str) -> Result<Choice, String> {
         "vault" | "openbao" => Some(CaProvider::Vault),
         "googlecas" => Some(CaProvider::Google),
         "file" => Some(CaProvider::File),
-        _ => return Err("known are Citadel, Vault, GoogleCAS and file".to_owned()),
+        "gkeworkloadcertificate" => Some(CaProvider::GkeFiles),
+        _ => {
+            let known = "known are Citadel, Vault, GoogleCAS, GkeWorkloadCertificate and file";
+            return Err(known.to_owned());
+        }
     }))
 }
 

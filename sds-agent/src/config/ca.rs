@@ -114,6 +114,10 @@ impl CaConfig {
             return Ok(None);
         };
         let provider = args.ca_provider.0;
+        // Istio's templates give an address all the same.
+        if provider == Some(CaProvider::GkeFiles) {
+            return Ok(None);
+        }
         Ok(Some(match (provider, target) {
             (None | Some(CaProvider::Istio), CaTarget::Server(address)) => {
                 Self::Istio(IstioCaConfig::from_args(args, address)?)

@@ -14,6 +14,12 @@ pub(crate) struct Mounted {
     pub(crate) roots: Option<Source>,
 }
 
+/// What chain, key and roots are called: as Istio has them, and as Google's Kubernetes Engine mounts them.
+const NAMES: [[&str; 3]; 2] = [
+    ["cert-chain.pem", "key.pem", "root-cert.pem"],
+    ["certificates.pem", "private_key.pem", "ca_certificates.pem"],
+];
+
 impl Mounted {
     /// Looks into `folders`; earlier ones win. The folder that the agent writes to is passed over:
     /// it would follow itself, and never renew.
@@ -25,13 +31,14 @@ impl Mounted {
             if own.is_some() && real(folder) == own {
                 continue;
             }
-            let [certificate, key, roots] =
-                ["cert-chain.pem", "key.pem", "root-cert.pem"].map(|name| folder.join(name));
-            if found.key_pair.is_none() && has_contents(&certificate) && has_contents(&key) {
-                found.key_pair = Some(Source::KeyPair { certificate, key });
-            }
-            if found.roots.is_none() && has_contents(&roots) {
-                found.roots = Some(Source::Roots(roots));
+            for names in NAMES {
+                let [certificate, key, roots] = names.map(|name| folder.join(name));
+                if found.key_pair.is_none() && has_contents(&certificate) && has_contents(&key) {
+                    found.key_pair = Some(Source::KeyPair { certificate, key });
+                }
+                if found.roots.is_none() && has_contents(&roots) {
+                    found.roots = Some(Source::Roots(roots));
+                }
             }
         }
         found
@@ -80,6 +87,29 @@ mod tests {
         assert!(find().is_complete());
         let names: Vec<_> = find().sources().map(|(name, _)| name.to_string()).collect();
         assert_eq!(names, ["default", "ROOTCA"]);
+    }
+
+    #[test]
+    fn files_of_either_platform_are_found_and_istios_names_come_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let find = || Mounted::find(&[folder.path().to_owned()], None);
+        let pair = |[certificate, key, _]: [&str; 3]| Source::KeyPair {
+            certificate: path(certificate),
+            key: path(key),
+        };
+        let [istio, google] = NAMES;
+        for name in google {
+            fs::write(path(name), name).unwrap();
+        }
+        assert!(find().is_complete());
+        assert_eq!(find().key_pair, Some(pair(google)));
+        assert_eq!(find().roots, Some(Source::Roots(path(google[2]))));
+        for name in &istio[..2] {
+            fs::write(path(name), name).unwrap();
+        }
+        assert_eq!(find().key_pair, Some(pair(istio)));
+        assert_eq!(find().roots, Some(Source::Roots(path(google[2]))));
     }
 
     #[test]

@@ -4,10 +4,12 @@ use std::{
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use ca_core::{
-    TrustBundle,
+    Csr, KeyKind, PrivateKey, SubjectName, TrustBundle, create_csr_pem,
+    crypto::AWS_LC_RS,
     testing::{TestCa, now},
 };
 use ca_proto::envoy::{
@@ -19,7 +21,7 @@ use tonic::Code;
 
 use crate::{
     agent::{
-        Agent, Home, Stream, checked_chain, checked_roots, node, pair_in, request, roots_in,
+        Agent, Home, Stream, build, checked_chain, checked_roots, node, pair_in, request, roots_in,
         secrets, soon,
     },
     ca::Ca,
@@ -215,6 +217,44 @@ async fn the_roots_of_the_system_have_a_name() {
 }
 
 #[tokio::test]
+async fn paths_may_be_relative_to_the_folder_that_the_agent_runs_in() {
+    let ca = Ca::good();
+    let agent = Agent::start(&ca, &[]);
+    let mut volume = Volume::new(&agent.home);
+    let here = std::env::current_dir().unwrap();
+    let up = "../".repeat(here.components().count() - 1);
+    let relative = |name: &str| format!("{up}{}", volume.file(name).trim_start_matches('/'));
+    let name = format!(
+        "file-cert:{}~{}",
+        relative("cert-chain.pem"),
+        relative("key.pem")
+    );
+    let mut stream = agent.subscribe(&[&name]).await;
+    let served = stream.accept().await;
+    assert_eq!(served[0].name, name);
+    let chain = pair_in(&served[0], &volume.roots());
+    volume.renew();
+    assert_ne!(pair_in(&stream.accept().await[0], &volume.roots()), chain);
+}
+
+#[tokio::test]
+async fn rsa_keys_in_files_are_served() {
+    let ca = Ca::good();
+    let agent = Agent::start(&ca, &[]);
+    let mut volume = Volume::new(&agent.home);
+    let key = PrivateKey::generate_with(KeyKind::Rsa2048, &AWS_LC_RS).unwrap();
+    let names = [SubjectName::from(volume.ca.id("shop", "cart"))];
+    let csr = create_csr_pem(&key, &names).unwrap();
+    let csr = Csr::from_pem(csr.as_bytes()).unwrap();
+    let hour = Duration::from_secs(3600);
+    let chain = volume.ca.issue(&csr, &names, hour, now()).chain().to_pem();
+    let roots = volume.roots();
+    volume.replace(&chain, &key.to_pkcs8_pem(), roots.to_pem());
+    let served = agent.subscribe(&[&volume.pair_name()]).await.accept().await;
+    pair_in(&served[0], &roots);
+}
+
+#[tokio::test]
 async fn only_so_many_files_are_followed() {
     let ca = Ca::good();
     let agent = Agent::start(&ca, &[]);
@@ -266,6 +306,38 @@ async fn mounted_certificates_are_served_instead_of_those_of_a_ca() {
         metrics.contains("cert_expiry_seconds{resource_name=\"default\"}"),
         "{metrics}"
     );
+}
+
+#[tokio::test]
+async fn what_googles_kubernetes_mounts_is_served_and_must_be_there() {
+    let ca = Ca::good();
+    let home = Home::new(&ca);
+    let folder = home.path("google");
+    fs::create_dir(&folder).unwrap();
+    let folders = folder.to_str().unwrap().to_owned();
+    let flags = [
+        "--ca-provider",
+        "GkeWorkloadCertificate",
+        "--mounted-certs",
+        &folders,
+    ];
+    let error = build(&home, &ca, &flags).unwrap_err().to_string();
+    assert!(error.contains("are not in"), "{error}");
+
+    let (key, chain) = ca.hand().workload("shop", "cart");
+    for (name, text) in [
+        ("certificates.pem", &*chain.to_pem()),
+        ("private_key.pem", &key.to_pkcs8_pem()),
+        ("ca_certificates.pem", ca.roots.to_pem()),
+    ] {
+        fs::write(folder.join(name), text).unwrap();
+    }
+    let agent = Agent::start_in(home, &ca, &flags);
+    let roots = agent.subscribe(&["ROOTCA"]).await.accept().await;
+    assert_eq!(checked_roots(&roots[0]), ca.roots);
+    let pair = agent.subscribe(&["default"]).await.accept().await;
+    assert_eq!(checked_chain(&pair[0], &ca.roots), chain);
+    assert!(ca.seen().is_empty(), "no CA is asked");
 }
 
 #[tokio::test]
