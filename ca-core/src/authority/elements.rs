@@ -124,4 +124,20 @@ mod tests {
             "a leaf is no root"
         );
     }
+
+    #[test]
+    fn elements_may_lack_the_line_feed_at_their_end_and_gain_it() {
+        let ca = TestCa::new("cluster.local");
+        let (_, chain) = ca.workload("shop", "cart");
+        let whole = [
+            chain.leaf().to_pem().to_owned(),
+            TestCa::new("cluster.local").root_pem(),
+            ca.root_pem(),
+        ];
+        let bare: Vec<_> = whole.iter().map(|pem| pem.trim_end().to_owned()).collect();
+        let issued = IssuedChain::from_elements(&bare).unwrap();
+        assert_eq!(issued.to_elements(), whole);
+        // One after the other they are a chain that reads.
+        assert_eq!(issued.chain().to_pem(), whole[..2].concat());
+    }
 }

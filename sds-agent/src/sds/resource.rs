@@ -50,3 +50,25 @@ fn inline(bytes: &[u8]) -> DataSource {
         watched_directory: None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secrets::testing::Lineage;
+
+    /// A provider would be an extension that only some builds of Envoy have, for processors that only some machines have.
+    #[test]
+    fn a_key_is_given_as_it_is_and_no_provider_is_named() {
+        let pair = Lineage::new().workload().secret.key_pair();
+        let packed = pack(&SecretName::KeyPair, &pair);
+        let message = SecretMessage::decode(packed.value.as_slice()).unwrap();
+        let Some(Type::TlsCertificate(sent)) = message.r#type else {
+            panic!("no key pair");
+        };
+        assert!(sent.private_key_provider.is_none());
+        let Contents::KeyPair { key, .. } = pair.contents() else {
+            panic!("no key pair");
+        };
+        assert_eq!(sent.private_key, Some(inline(key.as_bytes())));
+    }
+}

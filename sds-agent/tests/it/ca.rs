@@ -136,7 +136,11 @@ impl Ca {
 
     /// Issues under another root from now on. Gives that root. The server's own certificate stays.
     pub(crate) fn move_to_another_root(&self) -> TrustBundle {
-        let ca = TestCa::new("cluster.local");
+        self.move_to(TestCa::new("cluster.local"))
+    }
+
+    /// The same, to this one.
+    pub(crate) fn move_to(&self, ca: TestCa) -> TrustBundle {
         let roots = ca.roots();
         *self.service.ca.lock().unwrap() = ca;
         roots

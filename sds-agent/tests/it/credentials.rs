@@ -1,6 +1,6 @@
 //! What the agent shows to its CA.
 
-use std::{fs, time::Duration};
+use std::{collections::BTreeMap, fs, time::Duration};
 
 use ca_core::{SubjectName, testing::now};
 use tonic::Status;
@@ -36,15 +36,26 @@ async fn a_provisioned_certificate_is_shown_beside_the_token() {
     let ca = Ca::good();
     let home = Home::new(&ca);
     let folder = provision(&home, &ca, HOUR);
+    let contents = || {
+        let files = fs::read_dir(&folder).unwrap();
+        let file = |file: std::io::Result<fs::DirEntry>| {
+            let file = file.unwrap();
+            (file.file_name(), fs::read(file.path()).unwrap())
+        };
+        files.map(file).collect::<BTreeMap<_, _>>()
+    };
+    let provisioned = contents();
     let agent = Agent::start_in(home, &ca, &["--prov-cert", &folder]);
-    agent.subscribe(&["default"]).await.accept().await;
-    let [seen] = ca.seen().try_into().unwrap();
-    assert_eq!(seen.certificate.as_deref(), Some(IDENTITY));
-    assert_eq!(seen.authorization, "Bearer good-token");
-    assert!(
-        fs::read_dir(&folder).unwrap().count() == 3,
-        "and it is left alone"
-    );
+    let mut pair = agent.subscribe(&["default"]).await;
+    pair.accept().await;
+    agent.renew();
+    pair.accept().await;
+    for seen in ca.seen() {
+        assert_eq!(seen.certificate.as_deref(), Some(IDENTITY));
+        assert_eq!(seen.authorization, "Bearer good-token");
+    }
+    assert_eq!(ca.seen().len(), 2);
+    assert_eq!(contents(), provisioned, "it is left alone");
 }
 
 #[tokio::test]

@@ -81,12 +81,16 @@ async fn google_signs_with_an_access_token_of_the_metadata_server() {
     .await;
     let host = metadata.address.to_string();
     let (ca, other, server, agent) = start("unused", &["--metadata-host", &host]).await;
-    let both = agent.subscribe(&["default", "ROOTCA"]).await.accept().await;
+    let mut stream = agent.subscribe(&["default", "ROOTCA"]).await;
+    let both = stream.accept().await;
     let roots = ca.roots().merge(&other.roots());
     assert_eq!(checked_roots(&both[0]), roots);
     let chain = checked_chain(&both[1], &roots);
     assert_eq!(chain.iter().count(), 1, "a root is not served");
     assert_eq!(server.paths().len(), 2);
+    agent.renew();
+    assert_ne!(checked_chain(&stream.accept().await[0], &roots), chain);
+    assert_eq!(metadata.paths().len(), 2, "no token is kept");
 }
 
 #[tokio::test]

@@ -287,6 +287,44 @@ async fn files_follow_the_certificate() {
     assert!(folder.join("key.pem").exists(), "files outlive the agent");
 }
 
+/// Istio's agent asks without a pause then.
+#[tokio::test]
+async fn a_ratio_of_one_renews_again_and_again_and_leaves_the_ca_its_peace() {
+    let ca = Ca::good();
+    let home = Home::new(&ca);
+    let folder = home.path("certs");
+    let flags = [
+        "--renewal-ratio",
+        "1",
+        "--renewal-jitter",
+        "0",
+        "--output-dir",
+        folder.to_str().unwrap(),
+    ];
+    let started = tokio::time::Instant::now();
+    let agent = Agent::start_in(home, &ca, &flags);
+    let mut pair = agent.subscribe(&["default"]).await;
+    let mut serials = BTreeSet::new();
+    while serials.len() < 4 {
+        let chain = checked_chain(&pair.accept().await[0], &ca.roots);
+        serials.insert(chain.leaf().serial());
+        soon("the file follows", async {
+            let written = || std::fs::read(folder.join("cert-chain.pem")).unwrap_or_default();
+            let mut ticks = tokio::time::interval(Duration::from_millis(20));
+            while CertificateChain::from_pem(&written()).ok().as_ref() != Some(&chain) {
+                ticks.tick().await;
+            }
+        })
+        .await;
+    }
+    let most = started.elapsed().as_millis() / 500 + 1;
+    assert!(
+        ca.seen().len() as u128 <= most,
+        "{} requests",
+        ca.seen().len()
+    );
+}
+
 #[tokio::test]
 async fn one_request_for_one_answer() {
     let ca = Ca::good();

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use ca_core::{KeyKind, PrivateKey, crypto::AWS_LC_RS, testing::TestCa};
+
 use crate::{
     agent::{Agent, checked_chain, checked_roots, soon},
     ca::{Behaviour, Ca},
@@ -92,4 +94,15 @@ async fn a_client_that_does_not_answer_to_new_roots_is_not_waited_for_long() {
     let new = ca.move_to_another_root();
     agent.renew();
     checked_chain(&pair.accept().await[0], &new);
+}
+
+#[tokio::test]
+async fn a_ca_may_have_an_rsa_key() {
+    let ca = Ca::good();
+    let key = PrivateKey::generate_with(KeyKind::Rsa2048, &AWS_LC_RS).unwrap();
+    let roots = ca.move_to(TestCa::with_key("cluster.local", key));
+    let agent = Agent::start(&ca, &[]);
+    let both = agent.subscribe(&["default", "ROOTCA"]).await.accept().await;
+    assert_eq!(checked_roots(&both[0]), roots);
+    checked_chain(&both[1], &roots);
 }

@@ -1,13 +1,15 @@
 //! Many streams, and those that do not behave.
 
+use std::time::Duration;
+
 use ca_proto::envoy::{config::core::v3::Node, service::discovery::v3::DiscoveryRequest};
 use futures_util::future::join_all;
 use prost::Message as _;
-use tonic::Code;
+use tonic::{Code, Status};
 
 use crate::{
-    agent::{Agent, Stream, checked_chain, node, request},
-    ca::Ca,
+    agent::{Agent, Stream, checked_chain, node, request, soon},
+    ca::{Behaviour, Ca},
 };
 
 #[tokio::test]
@@ -36,6 +38,34 @@ async fn two_hundred_streams_of_one_connection_follow_every_renewal() {
     agent
         .becomes("/metrics", |_, body| body.contains("sds_agent_streams 0"))
         .await;
+}
+
+/// In Istio's agent each of those who wait has a try of its own.
+#[tokio::test]
+async fn all_who_wait_share_each_attempt_and_its_failure() {
+    let ca = Ca::good();
+    ca.behave(Behaviour::Refuse(Status::unauthenticated("not yet")));
+    let agent = Agent::start(&ca, &[]);
+    let mut client = agent.client().await;
+    let mut streams = Vec::new();
+    for _ in 0..50 {
+        streams.push(Stream::open(&mut client, &["default"]).await);
+    }
+    // Attempts are half a second apart at least.
+    let waiting = tokio::time::Instant::now();
+    let before = ca.seen().len();
+    soon("another attempt", ca.asked(2)).await;
+    let most = waiting.elapsed().as_millis() / 500 + 2;
+    let asked = ca.seen().len() - before;
+    assert!(asked as u128 <= most, "{asked} requests");
+    ca.behave(Behaviour::Good {
+        lifetime: Duration::from_secs(3600),
+    });
+    let answers = join_all(streams.iter_mut().map(Stream::accept)).await;
+    let chain = checked_chain(&answers[0][0], &ca.roots);
+    for answer in &answers {
+        assert_eq!(checked_chain(&answer[0], &ca.roots), chain);
+    }
 }
 
 /// A stock Envoy lists its extensions: 61 KB, and more with each release.
