@@ -46,11 +46,19 @@ type PodName = (Box<str>, Box<str>);
 #[derive(Debug)]
 struct PodEntry {
     uid: Box<str>,
-    account: Box<str>,
+    /// `None` for the image of a static pod: whoever runs the node puts such pods into any namespace, and they run as nobody.
+    account: Option<Box<str>>,
     node: Option<Box<str>>,
     is_finished: bool,
     /// For one that is being deleted: when its containers are over at the latest.
     ends: Option<OffsetDateTime>,
+}
+
+impl PodEntry {
+    /// Whether it is this service account of its own namespace.
+    fn runs_as(&self, account: &ServiceAccount) -> bool {
+        self.account.as_deref() == Some(account.name())
+    }
 }
 
 #[derive(Debug)]
@@ -176,7 +184,7 @@ impl Workloads {
             .node
             .as_deref()
             .is_some_and(|node| entry.node.as_deref() != Some(node));
-        let gone = if *entry.account != *account.name() {
+        let gone = if !entry.runs_as(account) {
             Gone::OtherAccount
         } else if entry.is_finished {
             Gone::Finished
@@ -202,7 +210,7 @@ impl Workloads {
         if *entry.uid != *pod.uid {
             return Err(NodeProxyRefusal::PodReplaced);
         }
-        if *entry.account != *caller.name() {
+        if !entry.runs_as(caller) {
             return Err(NodeProxyRefusal::OtherServiceAccount);
         }
         if entry.is_finished {
@@ -216,7 +224,7 @@ impl Workloads {
                 && self
                     .pods
                     .get(namespace, name)
-                    .is_some_and(|pod| *pod.account == *wanted.name() && !pod.is_finished)
+                    .is_some_and(|pod| pod.runs_as(wanted) && !pod.is_finished)
         };
         if neighbours.into_iter().any(is_wanted) {
             Ok(())
@@ -262,11 +270,8 @@ impl Workloads {
         }
         let entry = PodEntry {
             uid,
-            // What the API server puts there when nothing is said.
-            account: pod
-                .spec
-                .service_account_name
-                .unwrap_or_else(|| "default".into()),
+            // Where a pod says none, the API server has put `default` there. What is without one all the same has none.
+            account: pod.spec.service_account_name,
             node: pod.spec.node_name,
             is_finished,
             ends,

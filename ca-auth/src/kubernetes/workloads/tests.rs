@@ -258,6 +258,29 @@ fn a_node_proxy_has_the_accounts_of_the_pods_on_its_node() {
     assert_eq!(neighbour(&shop, z1, "cart"), Err(NodeProxyRefusal::NoNode));
 }
 
+/// A node may put images of its static pods into any namespace, as long as they name no service account.
+#[test]
+fn a_pod_that_runs_as_nobody_gives_a_node_proxy_no_name() {
+    let mut shop = Workloads::default();
+    let mut image = named_pod("image", "2", "", "n1");
+    image.spec.service_account_name = None;
+    shop.all_accounts(vec![account("default", "d")]);
+    shop.all_pods(vec![named_pod("z1", "1", "ztunnel", "n1"), image]);
+    assert_eq!(
+        neighbour(&shop, ("ztunnel", "z1", "1"), "default"),
+        Err(NodeProxyRefusal::NotOnNode { node: "n1".into() })
+    );
+    let pod = Pod {
+        name: "image".into(),
+        uid: "2".into(),
+    };
+    let default = ServiceAccount::new("shop", "default").unwrap();
+    assert_eq!(
+        shop.standing(&default, Some(&pod), &bound("d"), now()),
+        Standing::Gone(Gone::OtherAccount)
+    );
+}
+
 proptest! {
     /// However pods come, move and go: what is known is what a fresh list would give.
     #[test]
