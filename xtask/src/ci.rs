@@ -2,6 +2,7 @@
 
 mod dependencies;
 mod house_rules;
+mod named_tests;
 mod packages;
 
 use std::time::{Duration, Instant};
@@ -12,8 +13,9 @@ use crate::{codegen, wait, workspace};
 
 type Check = fn() -> Result<()>;
 
-const CHECKS: [(&str, Check); 8] = [
+const CHECKS: [(&str, Check); 9] = [
     ("house rules", house_rules::check),
+    ("named tests", named_tests::check),
     ("formatting", formatting),
     ("dependencies", dependencies::check),
     ("generated code", generated_code),

@@ -53,6 +53,13 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("`{line}` did not print UTF-8"))
 }
 
+/// The files of the checkout, with what is new and not committed yet. Some may be deleted, and not committed either.
+pub(crate) fn files() -> Result<Vec<String>> {
+    let listed = output(command("git").args(["ls-files", "-z", "-co", "--exclude-standard"]))?;
+    let names = listed.split('\0').filter(|name| !name.is_empty());
+    Ok(names.map(str::to_owned).collect())
+}
+
 /// `cargo metadata` without dependencies: our packages and what each declares.
 pub(crate) fn metadata() -> Result<Value> {
     let json = output(&mut cargo(&[

@@ -10,7 +10,6 @@ mod authentication;
 mod authority;
 mod client;
 mod configuration;
-mod documents;
 mod grpc;
 mod issuance;
 mod issuer;
