@@ -63,21 +63,15 @@ const IGNORED: (&str, &str) = ("#[ign", "ore");
 const RUN_BY: &str = "cargo xtask";
 
 pub(super) fn check() -> Result<()> {
-    let listed = workspace::output(
-        // With what is new and not committed yet.
-        workspace::command("git").args(["ls-files", "-z", "-co", "--exclude-standard"]),
-    )?;
     let mut faults = Vec::new();
     let mut count = 0;
-    for name in listed.split('\0').filter(|name| !name.is_empty()) {
-        let path = workspace::root().join(name);
-        let Ok(bytes) = fs::read(&path) else {
-            // Deleted and not yet committed.
+    for name in workspace::files()? {
+        let Ok(bytes) = fs::read(workspace::root().join(&name)) else {
             continue;
         };
         count += 1;
         if let Ok(text) = std::str::from_utf8(&bytes) {
-            faults.extend(file_faults(Path::new(name), text));
+            faults.extend(file_faults(Path::new(&name), text));
         }
     }
     ensure!(count > 0, "git lists no files");
@@ -145,12 +139,18 @@ fn forbidden(text: &str, rules: &[(&str, &str, &str)]) -> Vec<String> {
     for (number, line) in text.lines().enumerate() {
         for (start, end, reason) in rules {
             let whole = format!("{start}{end}");
-            if line.contains(&whole) {
+            if stands_alone(line, &whole) {
                 faults.push(format!("line {}: `{whole}`: {reason}", number + 1));
             }
         }
     }
     faults
+}
+
+/// Somewhere in the line; a path is one from the root of a file system, and not the end of another.
+fn stands_alone(line: &str, text: &str) -> bool {
+    let mut places = line.match_indices(text).map(|(at, _)| &line[..at]);
+    places.any(|before| !text.starts_with('/') || !before.ends_with(char::is_alphanumeric))
 }
 
 /// A link to a file must lead to one.
@@ -212,6 +212,11 @@ mod tests {
             assert_eq!(faults.len(), 1);
             assert!(faults[0].starts_with("a.txt: line 2: "), "{}", faults[0]);
         }
+        let (start, end, _) = FORBIDDEN_TEXT[0];
+        assert_eq!(
+            file_faults(Path::new("a.txt"), &format!("pki{start}{end}")),
+            [""; 0]
+        );
     }
 
     #[test]
