@@ -1,8 +1,9 @@
-//! What comes in on a connection: which service it is for, and how long it may take.
+//! What comes in on a connection: whether it may come in at all, which service it is for, and how long it may take.
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ca_core::CertificateChain;
@@ -12,14 +13,18 @@ use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 use time::OffsetDateTime;
 use tonic::Status;
-use tonic::body::Body;
 use tonic::codegen::Service as _;
 use tonic::service::Routes;
 
-use crate::admission::{Admission, Lateness, NotDone, Priority};
+use crate::addresses::Place;
+use crate::admission::{Lateness, Priority};
+use crate::metrics::Method;
 use crate::service::Service;
 use crate::serving::Peer;
-use crate::status::IssueError;
+
+mod reply;
+
+pub(crate) use reply::Reply;
 
 /// All services.
 #[derive(Clone, Debug)]
@@ -27,7 +32,8 @@ pub(crate) struct Calls {
     pub(crate) certificates: IstioCertificateServiceServer<Service>,
     /// Those that nobody is in a hurry for.
     pub(crate) others: Routes,
-    pub(crate) admission: Admission,
+    /// The same as behind `certificates`, for requests that do not come so far.
+    pub(crate) service: Arc<Service>,
 }
 
 /// The services, for one peer.
@@ -39,6 +45,23 @@ pub(crate) struct CallsOf {
 }
 
 impl CallsOf {
+    /// The place of somebody who asks for a certificate; or what it is told when it is turned away before it is read.
+    fn admit(
+        &self,
+        method: Method,
+        headers: &HeaderMap,
+        limit: Duration,
+    ) -> Result<Option<Place>, Status> {
+        let service = &self.calls.service;
+        if self.is_too_late(headers, limit) {
+            self.lateness.turn_away();
+            return Err(service.turn_away(method, &self.peer));
+        }
+        let address = self.peer.address.map(|address| address.ip());
+        let entered = service.addresses.enter(address);
+        entered.map_err(|error| service.refuse_unread(method, &self.peer, error))
+    }
+
     /// Whether a request comes in too late to be worth reading: its client has gone, or others need the time more.
     fn is_too_late(&self, headers: &HeaderMap, limit: Duration) -> bool {
         let Some(late) = self.lateness.late() else {
@@ -56,20 +79,29 @@ impl CallsOf {
 }
 
 impl hyper::service::Service<Request<Incoming>> for CallsOf {
-    type Response = Response<Body>;
+    type Response = Response<Reply>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Reply>, Infallible>> + Send>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let limit = grpc_timeout(request.headers()).map_or(LONGEST, |limit| limit.min(LONGEST));
-        let is_certificate = request.uri().path() == CREATE_CERTIFICATE;
-        if is_certificate && self.is_too_late(request.headers(), limit) {
-            self.lateness.turn_away();
-            let status = IssueError::from(NotDone::TurnedAway).to_status();
-            return Box::pin(std::future::ready(Ok(status.into_http())));
-        }
+        let path = request.uri().path();
+        let is_certificate = path == CREATE_CERTIFICATE;
+        let method = match path {
+            CREATE_CERTIFICATE => Some(Method::CREATE_CERTIFICATE),
+            HANDLE_CSR => Some(Method::HANDLE_CSR),
+            _ => None,
+        };
+        let admitted = method.map(|method| self.admit(method, request.headers(), limit));
+        let place = match admitted.transpose() {
+            Ok(place) => place.flatten(),
+            Err(status) => {
+                let refused = status.into_http().map(|body| Reply::new(body, None));
+                return Box::pin(std::future::ready(Ok(refused)));
+            }
+        };
         // From here on it counts as something that must be done, also when its turn has not come.
-        let place = self.calls.admission.enter();
+        let entered = self.calls.service.admission.enter();
         request.extensions_mut().insert(self.peer.clone());
         let called = if is_certificate {
             self.calls.certificates.clone().call(request)
@@ -78,10 +110,12 @@ impl hyper::service::Service<Request<Incoming>> for CallsOf {
             Box::pin(async move { others.call(request).await }) as _
         };
         Box::pin(async move {
-            let _place = place;
-            let answered = tokio::time::timeout(limit, called).await;
-            answered
-                .unwrap_or_else(|_| Ok(Status::deadline_exceeded("not done in time").into_http()))
+            let _entered = entered;
+            let answered = match tokio::time::timeout(limit, called).await {
+                Ok(answered) => answered?,
+                Err(_) => Status::deadline_exceeded("not done in time").into_http(),
+            };
+            Ok(answered.map(|body| Reply::new(body, place)))
         })
     }
 }
@@ -107,6 +141,7 @@ fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
 }
 
 const CREATE_CERTIFICATE: &str = "/istio.v1.auth.IstioCertificateService/CreateCertificate";
+const HANDLE_CSR: &str = "/istio.v1.auth.IstioCAService/HandleCSR";
 /// No client waits longer, and a message that trickles in does not hold its place for ever.
 const LONGEST: Duration = Duration::from_secs(60);
 

@@ -44,18 +44,22 @@ pub(crate) fn read(request: Request<IstioCertificateRequest>) -> (Evidence, Wish
     (evidence, wish)
 }
 
-fn read_evidence<T>(request: &Request<T>) -> Evidence {
-    let peer = request.extensions().get::<Peer>();
-    let transport = match peer {
-        None => Transport::Plaintext,
-        Some(peer) => Transport::Tls {
-            client_chain: peer.client_chain.clone(),
-        },
-    };
-    let mut evidence = Evidence::new(transport);
-    if let Some(address) = peer.and_then(|peer| peer.address) {
-        evidence = evidence.with_peer_address(address);
+/// What is known of a request before it is read.
+pub(crate) fn of_peer(peer: &Peer) -> Evidence {
+    let evidence = Evidence::new(Transport::Tls {
+        client_chain: peer.client_chain.clone(),
+    });
+    match peer.address {
+        Some(address) => evidence.with_peer_address(address),
+        None => evidence,
     }
+}
+
+fn read_evidence<T>(request: &Request<T>) -> Evidence {
+    let mut evidence = match request.extensions().get::<Peer>() {
+        None => Evidence::new(Transport::Plaintext),
+        Some(peer) => of_peer(peer),
+    };
     for value in request.metadata().get_all("authorization") {
         // A header that is not text holds no token.
         evidence = evidence.with_authorization(value.to_str().unwrap_or_default());

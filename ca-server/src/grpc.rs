@@ -61,7 +61,6 @@ pub(crate) async fn serve(
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .with_service_name(SERVICES[0])
         .with_service_name(SERVICES[1]);
-    let admission = service.admission.clone();
     let service = Arc::new(service);
     let mut others = RoutesBuilder::default();
     others.add_service(health);
@@ -72,10 +71,10 @@ pub(crate) async fn serve(
     }
     others.add_service(services.build_v1()?);
     let calls = Calls {
-        admission,
-        certificates: IstioCertificateServiceServer::from_arc(service)
+        certificates: IstioCertificateServiceServer::from_arc(Arc::clone(&service))
             .max_decoding_message_size(config.max_message_bytes),
         others: others.routes().prepare(),
+        service,
     };
     let limits = ConnectionLimits {
         streams: config.max_streams,

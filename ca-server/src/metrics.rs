@@ -140,6 +140,11 @@ impl Metrics {
         self.rpc.begin(method)
     }
 
+    /// The same for a call that ends before its message is read.
+    pub(crate) fn begin_unread(&self, method: Method) -> Call<'_> {
+        self.rpc.begin_unread(method)
+    }
+
     pub(crate) fn stage(&self, stage: Stage, took: Duration) {
         let stage = match stage {
             Stage::Wait => "wait",

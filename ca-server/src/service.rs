@@ -23,6 +23,7 @@ use crate::authority::subordinate::SubordinateAuthorities;
 use crate::evidence::{self, Wish};
 use crate::metrics::{Method, Metrics, Stage};
 use crate::refusals::{Refusals, Refused};
+use crate::serving::Peer;
 use crate::status::IssueError;
 use crate::telemetry::{Step, Telemetry, Trace};
 
@@ -55,11 +56,6 @@ impl Service {
         now: OffsetDateTime,
         trace: &Trace,
     ) -> Outcome {
-        let address = evidence.peer_address().map(|address| address.ip());
-        let _place = match self.addresses.enter(address) {
-            Ok(place) => place,
-            Err(error) => return Outcome::refused(error),
-        };
         let step = trace.step(Step::Authenticate);
         let caller = match self.authenticators.authenticate(evidence, now).await {
             Ok(caller) => caller,
@@ -252,5 +248,42 @@ impl Service {
         call.end(&result);
         trace.end(&result);
         result
+    }
+
+    /// A request that is refused for where it comes from, before it is read: with its count, its line and its record, like any
+    /// other.
+    #[expect(clippy::disallowed_methods, reason = "an edge: a request happens now")]
+    pub(crate) fn refuse_unread(&self, method: Method, peer: &Peer, error: NotDone) -> Status {
+        let (now, started) = (OffsetDateTime::now_utc(), Instant::now());
+        let status = IssueError::from(error).to_status();
+        self.count_unread(method, &status);
+        // What comes of it is the same refusal.
+        let _ = self.record(
+            Outcome::refused(error),
+            &evidence::of_peer(peer),
+            now,
+            started,
+        );
+        status
+    }
+
+    /// One of the many that come in too late, which is not read. It is counted and on the record; a line for each would be more
+    /// than anybody reads, and the admission writes one each second for all of them.
+    #[expect(clippy::disallowed_methods, reason = "an edge: a request happens now")]
+    pub(crate) fn turn_away(&self, method: Method, peer: &Peer) -> Status {
+        let outcome = Outcome::refused(NotDone::TurnedAway).result;
+        let status = IssueError::from(NotDone::TurnedAway).to_status();
+        self.count_unread(method, &status);
+        if let Some(audit) = &self.audit {
+            let (evidence, now) = (evidence::of_peer(peer), OffsetDateTime::now_utc());
+            // It is refused in any case. What cannot be written is in the log and in a metric.
+            let _ = audit.write(&Record::new(now, &evidence, None, &outcome));
+        }
+        status
+    }
+
+    fn count_unread(&self, method: Method, status: &Status) {
+        self.metrics.csr_received();
+        self.metrics.begin_unread(method).refused(status);
     }
 }

@@ -108,9 +108,14 @@ impl RpcMetrics {
 
     /// A call begins. It ends when the value is told how, or goes because its caller has gone.
     pub(crate) fn begin(&self, method: Method) -> Call<'_> {
-        self.started.get_or_create(&method).0.inc();
         // One message makes a call of this type, and it has been read when we learn of it.
         self.received.get_or_create(&method).0.inc();
+        self.begin_unread(method)
+    }
+
+    /// One whose message nobody will read.
+    pub(crate) fn begin_unread(&self, method: Method) -> Call<'_> {
+        self.started.get_or_create(&method).0.inc();
         self.in_flight.inc();
         Call {
             metrics: self,
@@ -136,6 +141,11 @@ impl Call<'_> {
         if result.is_ok() {
             self.metrics.sent.get_or_create(&self.method).0.inc();
         }
+    }
+
+    /// It ends with this.
+    pub(crate) fn refused(mut self, status: &Status) {
+        self.code = status.code();
     }
 }
 
@@ -196,19 +206,23 @@ mod tests {
         begin().end(&Ok(()));
         begin().end::<()>(&Err(Status::unauthenticated("")));
         drop(begin());
+        metrics
+            .begin_unread(Method::CREATE_CERTIFICATE)
+            .refused(&Status::resource_exhausted(""));
         let waiting = begin();
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         drop(waiting);
         let method = "grpc_type=\"unary\",grpc_service=\"istio.v1.auth.IstioCertificateService\",grpc_method=\"CreateCertificate\"";
         for line in [
-            format!("grpc_server_started_total{{{method}}} 4"),
+            format!("grpc_server_started_total{{{method}}} 5"),
             format!("grpc_server_msg_received_total{{{method}}} 4"),
             format!("grpc_server_msg_sent_total{{{method}}} 1"),
             format!("grpc_server_handled_total{{{method},grpc_code=\"OK\"}} 1"),
             format!("grpc_server_handled_total{{{method},grpc_code=\"Unauthenticated\"}} 1"),
             format!("grpc_server_handled_total{{{method},grpc_code=\"Canceled\"}} 1"),
-            format!("grpc_server_handling_seconds_count{{{method}}} 3"),
+            format!("grpc_server_handled_total{{{method},grpc_code=\"ResourceExhausted\"}} 1"),
+            format!("grpc_server_handling_seconds_count{{{method}}} 4"),
             "mesh_ca_in_flight 1".into(),
         ] {
             assert!(text.lines().any(|l| l == line), "no {line:?} in\n{text}");

@@ -52,7 +52,7 @@ pub(crate) async fn serve_all(
     let (ending, connections) = (end.clone(), Arc::clone(&open));
     let accepting = accept(listener, tls, move |stream, peer| {
         let (calls, limits) = (calls.clone(), limits.clone());
-        let lateness = calls.admission.connection();
+        let lateness = calls.service.admission.connection();
         let calls = CallsOf {
             calls,
             peer,

@@ -28,6 +28,16 @@ impl Client {
         identity: Option<Identity>,
         token: Option<String>,
     ) -> Self {
+        Self::connect_with(ca, identity, token, |endpoint| endpoint).await
+    }
+
+    /// One with ways of its own.
+    pub(crate) async fn connect_with(
+        ca: &Running,
+        identity: Option<Identity>,
+        token: Option<String>,
+        ways: impl FnOnce(Endpoint) -> Endpoint,
+    ) -> Self {
         let mut tls = ClientTlsConfig::new()
             .ca_certificate(PemCertificate::from_pem(ca.root_pem()))
             .domain_name("localhost");
@@ -41,7 +51,7 @@ impl Client {
             .timeout(running::DEADLINE)
             .connect_timeout(running::DEADLINE);
         Self {
-            channel: endpoint.connect().await.unwrap(),
+            channel: ways(endpoint).connect().await.unwrap(),
             token,
         }
     }

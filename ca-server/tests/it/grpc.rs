@@ -185,3 +185,51 @@ async fn an_address_has_its_bound_and_a_deadline_frees_the_place() {
     .await
     .expect("the place in time");
 }
+
+/// What is turned away before it is read is counted and on the record, like everything else.
+#[tokio::test]
+async fn a_reply_that_is_not_taken_keeps_its_place_and_whoever_finds_none_is_on_the_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let audit = folder.path().join("audit.log");
+    let ca = Running::start(&[
+        "--max-requests-per-address",
+        "1",
+        "--audit-log",
+        audit.to_str().unwrap(),
+    ]);
+    let token = ca.token(&[]);
+    // Asks, and lets nothing in that HTTP/2 has a window for: the head of the reply, and not its body.
+    let shut = Client::connect_with(&ca, None, Some(token.clone()), |endpoint| {
+        endpoint.initial_stream_window_size(0)
+    })
+    .await;
+    let (_, csr) = key_and_csr(&[]);
+    let own = csr.clone();
+    let kept = tokio::spawn(async move { shut.ask(&own, 0).await.map(drop) });
+    let metric = |line: &str| ca.get("/metrics").1.lines().any(|found| found == line);
+    tokio::time::timeout(DEADLINE, async {
+        while !metric("citadel_server_success_cert_issuance_count 1") {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .expect("a certificate in time");
+
+    let client = Client::connect(&ca, None, Some(token)).await;
+    let refused = client.ask(&csr, 0).await.map(drop).unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(metric("citadel_server_csr_count 2"));
+    let records = std::fs::read_to_string(&audit).unwrap();
+    let last: serde_json::Value = serde_json::from_str(records.lines().last().unwrap()).unwrap();
+    assert_eq!(last["outcome"], "refused");
+    assert_eq!(last["reason"], "too many requests are waiting");
+    assert!(last["peer"].as_str().unwrap().starts_with("127.0.0.1:"));
+
+    // Whoever gives up gives its place back.
+    kept.abort();
+    tokio::time::timeout(DEADLINE, async {
+        while client.ask(&csr, 0).await.is_err() {}
+    })
+    .await
+    .expect("the place in time");
+}
