@@ -1,7 +1,7 @@
 //! An ingress gateway's agent beside a real API server: `cargo xtask interop kubernetes` brings one and runs these tests.
 //!
-//! With `kube-apiserver` and `etcd` at hand: `KUBEBUILDER_ASSETS=FOLDER cargo test -p sds-agent --features gateway --test gateway
-//! -- --ignored`.
+//! With `kube-apiserver`, `etcd` and `envoy` at hand: `KUBEBUILDER_ASSETS=FOLDER ENVOY=FILE cargo test -p sds-agent --features gateway
+//! --test gateway -- --ignored`.
 
 #![expect(
     clippy::unwrap_used,
@@ -11,6 +11,7 @@
 )]
 
 mod access;
+mod envoy;
 mod formats;
 mod outage;
 mod pushes;

@@ -165,6 +165,16 @@ impl Stage {
         self.write(name, "kubernetes.io/tls", &data).await;
     }
 
+    /// The same, with the CA that clients must have.
+    pub(crate) async fn write_with_ca(&self, name: &str, pair: &Pair, ca: &TestCa) {
+        let data = [
+            ("tls.crt", &*pair.chain),
+            ("tls.key", &*pair.key),
+            ("ca.crt", &*ca.root_pem()),
+        ];
+        self.write(name, "kubernetes.io/tls", &data).await;
+    }
+
     pub(crate) async fn delete(&self, name: &str) {
         let secrets = self.secrets();
         let params = DeleteParams::default();

@@ -42,7 +42,7 @@ const COVERED: [(&str, &str); 8] = [
     ),
     (
         "gateway",
-        "an agent that serves Secrets: each change, every layout, what is not fit, the documented role, an API server that is away",
+        "an agent that serves Secrets to clients and to an Envoy: each change, every layout, what is not fit, its role, an outage",
     ),
 ];
 
@@ -67,7 +67,9 @@ pub(super) fn run(args: &ControlPlaneArgs) -> Result<()> {
     fact("prepared", format!("in {} s", start.elapsed().as_secs()));
     workspace::run(&mut tests).context("kubernetes")?;
     let mut gateway = workspace::cargo(&["test", "-p", "sds-agent", "--features", "gateway"]);
-    gateway.args(["--test", "gateway", "--locked", "--", "--ignored"]);
+    gateway
+        .args(["--test", "gateway", "--locked", "--", "--ignored"])
+        .env("ENVOY", super::envoy::program()?);
     workspace::run(control_plane.show_to(&mut gateway)).context("gateway")?;
     for (label, covered) in COVERED {
         fact(label, covered);
