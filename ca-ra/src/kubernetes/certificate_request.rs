@@ -184,6 +184,10 @@ impl Request for CertificateRequest {
             message: Some(message.into()),
         });
     }
+
+    fn asks_the_same_as(&self, other: &Self) -> bool {
+        self.spec == other.spec
+    }
 }
 
 fn api_version() -> String {

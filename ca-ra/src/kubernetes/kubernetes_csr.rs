@@ -273,6 +273,14 @@ impl Request for CertificateSigningRequest {
             last_transition_time: None,
         });
     }
+
+    fn asks_the_same_as(&self, other: &Self) -> bool {
+        let (ours, theirs) = (&self.spec, &other.spec);
+        ours.request == theirs.request
+            && ours.signer_name == theirs.signer_name
+            && ours.usages == theirs.usages
+            && ours.expiration_seconds == theirs.expiration_seconds
+    }
 }
 
 /// Istio's; a server has all but the last.

@@ -53,6 +53,9 @@ pub(super) trait Request:
     fn is_decided(&self) -> bool;
 
     fn approve(&mut self, at: Time, reason: &str, message: &str);
+
+    /// Whether nothing that we say in a request differs.
+    fn asks_the_same_as(&self, other: &Self) -> bool;
 }
 
 /// How requests of one kind are made.
@@ -178,14 +181,13 @@ impl<K: Request> Requests<K> {
         if self.manner.approval == Approval::Ours {
             self.approve(&created).await?;
         }
-        let name = created.name_any();
         loop {
             tokio::select! {
                 verdict = expected.verdict() => return Ok(verdict),
                 () = tokio::time::sleep(RECHECK) => {}
             }
             // A connection that has died silently tells nothing more, and is not known to be dead for minutes.
-            match self.get(&name).await {
+            match self.get(&created).await {
                 Ok(Some(object)) => {
                     if let Some(verdict) = object.verdict() {
                         return Ok(verdict);
@@ -208,8 +210,11 @@ impl<K: Request> Requests<K> {
                 Ok(created) => return Ok(created),
                 // Made by an attempt whose answer was lost.
                 Err(kube::Error::Api(status)) if status.is_already_exists() && tries > 1 => {
-                    let made = call(self.api.get(&name)).await;
-                    return made.map_err(|cause| KubernetesSignerError::api(doing, cause));
+                    return match call(self.api.get(&name)).await {
+                        Ok(made) if made.asks_the_same_as(&object) => Ok(made),
+                        Ok(_) => Err(KubernetesSignerError::api(doing, kube::Error::Api(status))),
+                        Err(cause) => Err(KubernetesSignerError::api(doing, cause)),
+                    };
                 }
                 Err(error) => error,
             };
@@ -225,10 +230,9 @@ impl<K: Request> Requests<K> {
     async fn approve(&self, created: &K) -> Result<(), KubernetesSignerError> {
         let name = created.name_any();
         let mut object = created.clone();
-        for _ in 0..MOST_TRIES {
-            if object.is_decided() {
-                return Ok(());
-            }
+        let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
+        let mut tries = 1;
+        while !object.is_decided() {
             object.approve(now(), APPROVED_BY, "the registration authority has decided");
             let params = PostParams::default();
             let written = self
@@ -237,26 +241,41 @@ impl<K: Request> Requests<K> {
             let Err(cause) = call(written).await else {
                 return Ok(());
             };
+            if matches!(&cause, kube::Error::Api(status) if status.is_not_found()) {
+                // Whoever waits is told so.
+                return Ok(());
+            }
             let is_conflict = matches!(&cause, kube::Error::Api(status) if status.is_conflict());
-            if !is_conflict && !is_passing(&cause) {
+            if tries == MOST_TRIES || !is_conflict && !is_passing(&cause) {
                 return Err(KubernetesSignerError::api(
                     format!("approve certificate request {name}"),
                     cause,
                 ));
             }
-            // Another version of it; or, once it is gone, whoever waits is told so.
-            match self.get(&name).await? {
-                Some(newer) => object = newer,
-                None => return Ok(()),
+            if !is_conflict {
+                tokio::time::sleep(backoff.next(random_unit())).await;
             }
+            tries += 1;
+            object = match self.get(created).await {
+                Ok(Some(newer)) => newer,
+                Ok(None) => return Ok(()),
+                // Of the version that we know.
+                Err(error) => {
+                    tracing::debug!("{error}");
+                    created.clone()
+                }
+            };
         }
         Ok(())
     }
 
-    async fn get(&self, name: &str) -> Result<Option<K>, KubernetesSignerError> {
-        call(self.api.get_opt(name)).await.map_err(|cause| {
+    /// The object as it is now. **What has its name and is another one is not what we have made**, and might ask for anything.
+    async fn get(&self, created: &K) -> Result<Option<K>, KubernetesSignerError> {
+        let name = created.name_any();
+        let found = call(self.api.get_opt(&name)).await.map_err(|cause| {
             KubernetesSignerError::api(format!("read certificate request {name}"), cause)
-        })
+        })?;
+        Ok(found.filter(|found| found.uid() == created.uid()))
     }
 }
 
@@ -320,3 +339,132 @@ const RECHECK: Duration = Duration::from_secs(5);
 const MOST_TRIES: u32 = 4;
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::{Arc, Mutex};
+
+    use http::Method;
+    use kube::Client;
+    use kube::client::Body;
+    use serde_json::{Value, json};
+
+    use super::super::certificate_request::{CertificateRequest, CertificateRequestSpec};
+    use super::*;
+
+    type Asked = Arc<Mutex<Vec<String>>>;
+
+    /// An API server that creates what it is asked for, and then answers as `script` says.
+    fn requests(
+        script: impl Fn(&Method, usize) -> (u16, Value) + Clone + Send + Sync + 'static,
+    ) -> (Requests<CertificateRequest>, Asked) {
+        let asked = Asked::default();
+        let seen = Arc::clone(&asked);
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            let (method, seen) = (request.method().clone(), Arc::clone(&seen));
+            let number = {
+                let mut seen = seen.lock().unwrap();
+                seen.push(format!(
+                    "{method} {}",
+                    request.uri().path().rsplit('/').next().unwrap()
+                ));
+                seen.iter()
+                    .filter(|each| each.starts_with(method.as_str()))
+                    .count()
+            };
+            let (code, body) = script(&method, number);
+            async move {
+                let answer = http::Response::builder().status(code);
+                Ok::<_, Infallible>(
+                    answer
+                        .body(Body::from(body.to_string().into_bytes()))
+                        .unwrap(),
+                )
+            }
+        });
+        let manner = Manner {
+            prefix: "istio-csr-",
+            approval: Approval::Ours,
+            afterwards: Afterwards::Keep,
+            deadline: Duration::from_secs(60),
+        };
+        let api = Api::namespaced(Client::new(service, "mesh"), "mesh");
+        (Requests::new(api, manner).0, asked)
+    }
+
+    fn object(uid: &str, request: &str, version: &str) -> Value {
+        json!({
+            "apiVersion": "cert-manager.io/v1",
+            "kind": "CertificateRequest",
+            "metadata": { "name": "a", "uid": uid, "resourceVersion": version },
+            "spec": { "request": request, "isCA": false, "issuerRef": { "name": "ca" } },
+        })
+    }
+
+    fn failure(code: u16, reason: &str) -> (u16, Value) {
+        let status = json!({
+            "kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": "said",
+        });
+        (code, status)
+    }
+
+    async fn ask(requests: &Requests<CertificateRequest>) -> Result<Answer, KubernetesSignerError> {
+        let made: CertificateRequest = serde_json::from_value(object("", "QQ==", "")).unwrap();
+        let asked = requests.ask(BTreeMap::new(), |metadata| {
+            CertificateRequest::new(metadata, CertificateRequestSpec { ..made.spec })
+        });
+        asked.await
+    }
+
+    fn count(asked: &Asked, what: &str) -> usize {
+        let asked = asked.lock().unwrap();
+        asked.iter().filter(|each| each.starts_with(what)).count()
+    }
+
+    /// Whoever may delete and create requests, but not approve them, must not have ours to approve theirs.
+    #[tokio::test(start_paused = true)]
+    async fn what_has_taken_the_place_of_our_request_is_not_approved() {
+        let (requests, asked) = requests(|method, _| match *method {
+            Method::POST => (201, object("ours", "QQ==", "1")),
+            Method::PUT => failure(409, "Conflict"),
+            _ => (200, object("theirs", "Qg==", "2")),
+        });
+        let error = ask(&requests).await.unwrap_err();
+        assert!(
+            error.to_string().ends_with("was deleted by somebody"),
+            "{error}"
+        );
+        assert_eq!(count(&asked, "PUT"), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_there_under_our_name_and_asks_for_something_else_is_not_approved() {
+        let (requests, asked) = requests(|method, number| match (method, number) {
+            (&Method::POST, 1) => failure(500, "InternalError"),
+            (&Method::POST, _) => failure(409, "AlreadyExists"),
+            _ => (200, object("theirs", "Qg==", "2")),
+        });
+        let error = ask(&requests).await.unwrap_err();
+        assert!(error.to_string().ends_with("said (409)"), "{error}");
+        assert_eq!(count(&asked, "PUT"), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_approval_that_cannot_be_written_is_tried_again_and_then_told() {
+        let (requests, asked) = requests(|method, _| match *method {
+            Method::POST => (201, object("ours", "QQ==", "1")),
+            _ => failure(503, "ServiceUnavailable"),
+        });
+        let began = Instant::now();
+        let error = ask(&requests).await.unwrap_err();
+        assert!(error.is_retryable(), "{error}");
+        assert!(error.to_string().starts_with("cannot approve"), "{error}");
+        assert_eq!(count(&asked, "PUT"), MOST_TRIES as usize);
+        assert!(
+            began.elapsed() < Duration::from_secs(6),
+            "{:?}",
+            began.elapsed()
+        );
+    }
+}
