@@ -10,7 +10,7 @@ use kube::api::{DeleteParams, ListParams};
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
 
-use super::error::is_passing;
+use super::error::{is_passing, shown};
 use super::outcome::Outcomes;
 use super::requests::Request;
 
@@ -50,9 +50,13 @@ async fn delete<K: Request>(api: &Api<K>, name: &str) {
             Ok(Ok(_)) => return,
             Ok(Err(kube::Error::Api(status))) if status.is_not_found() => return,
             Ok(Err(error)) if !is_passing(&error) => {
-                return tracing::warn!("certificate request {name} cannot be deleted: {error}");
+                let reason = shown(&error);
+                return tracing::warn!("certificate request {name} cannot be deleted: {reason}");
             }
-            Ok(Err(error)) => tracing::debug!("certificate request {name} not deleted: {error}"),
+            Ok(Err(error)) => {
+                let reason = shown(&error);
+                tracing::debug!("certificate request {name} not deleted: {reason}");
+            }
             Err(_) => tracing::debug!("certificate request {name} not deleted in time"),
         }
         tokio::time::sleep(backoff.next(random_unit())).await;
@@ -69,7 +73,8 @@ pub(super) async fn sweep_for_ever<K: Request>(
     outcomes: &Outcomes,
 ) {
     loop {
-        let swept = tokio::time::timeout(age.max(PATIENCE), sweep(api, selector, age)).await;
+        let swept =
+            tokio::time::timeout(age.max(PATIENCE), sweep(api, selector, age, outcomes)).await;
         match swept {
             Ok(Ok(0)) => {}
             Ok(Ok(count)) => {
@@ -80,7 +85,9 @@ pub(super) async fn sweep_for_ever<K: Request>(
                     "certificate requests were left behind: deleted"
                 );
             }
-            Ok(Err(error)) => tracing::warn!("no look at what was left behind: {error}"),
+            Ok(Err(error)) => {
+                tracing::warn!("no look at what was left behind: {}", shown(&error));
+            }
             Err(_) => tracing::warn!("no look at what was left behind: no answer in time"),
         }
         tokio::time::sleep(age).await;
@@ -91,14 +98,17 @@ async fn sweep<K: Request>(
     api: &Api<K>,
     selector: &str,
     age: Duration,
+    outcomes: &Outcomes,
 ) -> Result<usize, kube::Error> {
     let mut page = ListParams::default().labels(selector).limit(PAGE);
     let mut count = 0;
     loop {
         let objects = api.list_metadata(&page).await?;
         for object in &objects.items {
-            if is_older(object.creation_timestamp(), age) {
-                delete(api, &object.name_any()).await;
+            let name = object.name_any();
+            // Who waits knows better than a clock that is ahead of the API server's.
+            if is_older(object.creation_timestamp(), age) && !outcomes.are_waited_for(&name) {
+                delete(api, &name).await;
                 count += 1;
             }
         }

@@ -27,7 +27,7 @@ pub enum KubernetesSignerError {
     #[error("no issuer is configured: {0}")]
     NoIssuer(String),
     /// The API server did not do what was asked.
-    #[error("cannot {doing}: {cause}")]
+    #[error("cannot {doing}: {}", shown(cause))]
     Api {
         /// Such as `create certificate request istio-csr-x`.
         doing: String,
@@ -94,6 +94,24 @@ impl KubernetesSignerError {
             | Self::OwnRequest(_) => false,
         }
     }
+}
+
+/// One line. The library's own words hide the cause of what fails below HTTP.
+pub(super) fn shown(error: &kube::Error) -> String {
+    if let kube::Error::Api(status) = error {
+        return format!("{} ({})", status.message, status.code);
+    }
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(deeper) = cause {
+        let said = deeper.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = deeper.source();
+    }
+    text
 }
 
 /// Whether the API server may do tomorrow what it does not do today: it is away, busy, or was not understood.

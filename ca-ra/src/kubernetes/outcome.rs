@@ -81,6 +81,11 @@ impl Outcomes {
         self.lock().by_name.len()
     }
 
+    /// Whether somebody waits for the object of this name.
+    pub(super) fn are_waited_for(&self, name: &str) -> bool {
+        self.lock().by_name.contains_key(name)
+    }
+
     /// Takes in what the watch has seen.
     pub(super) fn see<K: Request>(&self, event: Event<K>) {
         let mut waiting = self.lock();
