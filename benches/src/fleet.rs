@@ -6,6 +6,7 @@
 
 mod abuse;
 mod args;
+mod bare;
 mod connection;
 mod failure;
 mod histogram;
@@ -15,10 +16,12 @@ mod noise;
 mod plot;
 mod progress;
 mod run;
+mod schedule;
 mod server_process;
 mod summary;
 mod tally;
 mod target;
+mod tenths;
 mod workload;
 
 pub use args::FleetArgs;

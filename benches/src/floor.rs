@@ -1,6 +1,7 @@
 //! The floor: the cryptography of one issuance, called without anything of ours around it.
 
 mod aws_lc_rs;
+mod connection;
 mod ring;
 
 use anyhow::{Context as _, Result, ensure};
@@ -11,6 +12,8 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use crate::issuance::Issuance;
 use crate::library::Library;
 use crate::material::Material;
+
+pub use connection::ConnectionFloor;
 
 /// One verification of the signature of a CSR, and one signature over a certificate of the same length as ours.
 pub struct Floor {
@@ -67,13 +70,19 @@ impl Floor {
     /// Does it once; `false` when the library refuses.
     #[must_use]
     pub fn verify_and_sign(&self) -> bool {
-        self.verify() && (self.sign)(&self.to_sign)
+        self.verify() && self.sign()
     }
 
     /// The first half: what the CSR alone costs.
     #[must_use]
     pub fn verify(&self) -> bool {
         (self.verify)(&self.signed, &self.signature)
+    }
+
+    /// The second half.
+    #[must_use]
+    pub fn sign(&self) -> bool {
+        (self.sign)(&self.to_sign)
     }
 }
 

@@ -19,7 +19,7 @@ mod peer;
 mod rounds;
 mod stopwatch;
 
-pub use floor::Floor;
+pub use floor::{ConnectionFloor, Floor};
 pub use issuance::Issuance;
 pub use kind::{ALL_KINDS, label};
 pub use library::{ALL_LIBRARIES, Library};

@@ -25,6 +25,16 @@ pub(crate) enum Verb {
         /// How long to measure.
         #[arg(long, default_value = "1s", value_parser = parse_duration)]
         duration: Duration,
+        /// With that of a TLS handshake in which both sides show a certificate: two verifications more, one signature, and a
+        /// key exchange (X25519).
+        #[arg(long)]
+        connection: bool,
+    },
+    /// Be a server that does nothing but what a certificate cannot do without: TLS, HTTP/2, one verification and one
+    /// signature, and a reply that was made before. What the driver finds there is what the machine can do.
+    Bare {
+        /// Where to put `root-cert.pem`, and `client-cert.pem` and `client-key.pem` for the driver.
+        folder: PathBuf,
     },
     /// Write two CAs to plug in, below one folder, and the keys of two token issuers.
     Material {

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use super::connection::{Connection, ask};
 use super::failure::Failure;
+use super::schedule;
 use super::tally::Tally;
 use super::target::Target;
 use super::workload::Workload;
@@ -123,7 +124,7 @@ impl Fleet {
                 }
                 while slots.join_next().await.is_some() {}
             }
-            Arrival::Rate(rate) => self.send_at(rate, &end).await,
+            Arrival::Rate(rate) => self.send_at(rate, end).await,
             Arrival::Once => {
                 let now = Instant::now();
                 let mut all = JoinSet::new();
@@ -138,19 +139,12 @@ impl Fleet {
 
     /// Latencies count from the moment a request is due: one that leaves late because of us, or of the server, has
     /// waited for that too.
-    async fn send_at(self: &Arc<Self>, rate: f64, end: &AtomicBool) {
-        let (start, mut sent) = (Instant::now(), 0_u64);
-        let mut under_way = JoinSet::new();
-        while !end.load(Ordering::Relaxed) {
-            let due = (start.elapsed().as_secs_f64() * rate) as u64;
-            while sent < due {
-                let when = start + Duration::from_secs_f64(sent as f64 / rate);
-                let fleet = Arc::clone(self);
-                under_way.spawn(async move { fleet.one(when).await });
-                sent += 1;
-            }
+    async fn send_at(self: &Arc<Self>, rate: f64, end: Arc<AtomicBool>) {
+        let (mut moments, mut under_way) = (schedule::due(rate, end), JoinSet::new());
+        while let Some(due) = moments.recv().await {
+            let fleet = Arc::clone(self);
+            under_way.spawn(async move { fleet.one(due).await });
             while under_way.try_join_next().is_some() {}
-            tokio::time::sleep(TICK).await;
         }
         while under_way.join_next().await.is_some() {}
     }
@@ -239,8 +233,6 @@ fn is_fresh(turn: usize, share: f64) -> bool {
 }
 
 const OPENED_AT_ONCE: usize = 64;
-/// As fine as the runtime's timer.
-const TICK: Duration = Duration::from_millis(1);
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use tokio::sync::Barrier;
 
 use super::abuse;
 use super::args::{FleetArgs, LoadArgs, Verb};
+use super::bare;
 use super::load::{Arrival, Fleet, Plan};
 use super::material;
 use super::plot;
@@ -23,7 +24,7 @@ use super::summary::{ServerSummary, Summary};
 use super::tally::Tally;
 use super::target::Target;
 use super::workload::{self, Workload};
-use crate::{Floor, Library, Material, Stopwatch};
+use crate::{ConnectionFloor, Floor, Library, Material, Stopwatch};
 
 /// Does what was typed.
 ///
@@ -34,7 +35,11 @@ pub fn run(args: FleetArgs) -> Result<()> {
     match args.verb {
         Verb::Load(args) => load(&args),
         Verb::Abuse(args) => abuse::run(&args),
-        Verb::Floor { duration } => floor(duration),
+        Verb::Floor {
+            duration,
+            connection,
+        } => floor(duration, connection),
+        Verb::Bare { folder } => bare::run(&folder),
         Verb::Material { folder } => material::write(&folder, OffsetDateTime::now_utc()),
     }
 }
@@ -187,7 +192,17 @@ fn merged(fleets: &[Arc<Fleet>]) -> Tally {
     all
 }
 
-fn floor(duration: Duration) -> Result<()> {
+fn floor(duration: Duration, connection: bool) -> Result<()> {
+    let floor = issuance_floor()?;
+    if connection {
+        let floor = ConnectionFloor::new(floor)?;
+        return print_cost(duration, || floor.shake_hands_and_issue());
+    }
+    print_cost(duration, || floor.verify_and_sign())
+}
+
+/// Of a P-256 certificate for a P-256 key.
+pub(crate) fn issuance_floor() -> Result<Floor> {
     #[expect(
         clippy::disallowed_methods,
         reason = "an edge: certificates are dated now"
@@ -197,10 +212,14 @@ fn floor(duration: Duration) -> Result<()> {
     let material = Material(folder.path());
     material.make(now)?;
     let p256 = KeyKind::EcdsaP256;
-    let floor = Floor::new(Library::AwsLcRs, &material, p256, p256)?;
+    Floor::new(Library::AwsLcRs, &material, p256, p256)
+}
+
+/// In microseconds of a processor.
+fn print_cost(duration: Duration, work: impl Fn() -> bool) -> Result<()> {
     let (begin, watch, mut count) = (Instant::now(), Stopwatch::start(), 0_u32);
     while begin.elapsed() < duration {
-        ensure!(floor.verify_and_sign(), "the floor does not hold");
+        ensure!(work(), "the floor does not hold");
         count += 1;
     }
     println!(

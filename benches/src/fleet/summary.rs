@@ -23,6 +23,7 @@ pub(crate) struct Summary {
     pub(crate) latency: Latency,
     /// Of what failed: how long that took.
     pub(crate) failed_latency: Latency,
+    pub(crate) middle_tenth: MiddleTenth,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) server: Option<ServerSummary>,
 }
@@ -35,6 +36,15 @@ pub(crate) struct Latency {
     pub(crate) p99: f64,
     pub(crate) p999: f64,
     pub(crate) longest: f64,
+}
+
+/// Of all tenths of a second, the middle one in each respect: not touched by moments in which the machine stood still.
+#[derive(Debug, Serialize)]
+pub(crate) struct MiddleTenth {
+    pub(crate) issued_per_second: f64,
+    /// In milliseconds.
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
 }
 
 /// Of a server on this machine, over the same time.
@@ -52,6 +62,7 @@ impl Summary {
     pub(crate) fn new(tally: &Tally, took: Duration, server: Option<ServerSummary>) -> Self {
         let issued = tally.issued();
         let by_name = tally.failures.iter();
+        let middle = tally.tenths.middle(took);
         Self {
             seconds: took.as_secs_f64(),
             issued: issued.total(),
@@ -64,6 +75,11 @@ impl Summary {
             connections: tally.connections,
             latency: Latency::of(&issued),
             failed_latency: Latency::of(&tally.failed),
+            middle_tenth: MiddleTenth {
+                issued_per_second: middle.issued_per_second,
+                p50: milliseconds(middle.p50),
+                p99: milliseconds(middle.p99),
+            },
             server,
         }
     }
@@ -94,6 +110,15 @@ impl fmt::Display for Summary {
             self.issued, self.seconds, self.issued_per_second
         )?;
         writeln!(f, "latency      {}", self.latency)?;
+        let MiddleTenth {
+            issued_per_second,
+            p50,
+            p99,
+        } = self.middle_tenth;
+        writeln!(
+            f,
+            "in the middle tenth of a second: {issued_per_second:.0}/s  p50 {p50:.2}  p99 {p99:.2} ms"
+        )?;
         writeln!(f, "failed       {}", self.failed)?;
         for (failure, count) in &self.failures {
             writeln!(f, "             {count} × {failure}")?;

@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use super::failure::Failure;
 use super::histogram::Histogram;
+use super::tenths::Tenths;
 
 /// Of one thread, or of all.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) seconds: Vec<Second>,
+    /// What was issued in each tenth of a second.
+    pub(crate) tenths: Tenths,
     pub(crate) failures: BTreeMap<Failure, u64>,
     /// Of the requests that failed: how long they waited for that.
     pub(crate) failed: Histogram,
@@ -33,7 +36,10 @@ impl Tally {
             self.seconds.resize_with(second + 1, Second::default);
         }
         match outcome {
-            Ok(()) => self.seconds[second].issued.add(took),
+            Ok(()) => {
+                self.seconds[second].issued.add(took);
+                self.tenths.add(at, took);
+            }
             Err(failure) => {
                 self.seconds[second].failed += 1;
                 *self.failures.entry(failure).or_default() += 1;
@@ -51,6 +57,7 @@ impl Tally {
             mine.issued.merge(&theirs.issued);
             mine.failed += theirs.failed;
         }
+        self.tenths.merge(&other.tenths);
         for (failure, count) in &other.failures {
             *self.failures.entry(*failure).or_default() += count;
         }
