@@ -36,6 +36,8 @@ pub(crate) enum Part {
     Gate,
     /// The server under load, into its section of docs/benchmarks.md.
     Fleet,
+    /// Malformed traffic for minutes, into its section of docs/benchmarks.md.
+    Malformed,
     /// Callers of a cluster, into its section of docs/benchmarks.md. Brings an API server.
     Kubernetes,
     /// A few seconds of the fleet, without optimisation: fails when a request does.
@@ -51,7 +53,8 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
         ref control_plane,
     } = *args;
     match part {
-        Some(Part::Fleet) => return fleet::run(seconds, minutes),
+        Some(Part::Fleet) => return fleet::run(seconds),
+        Some(Part::Malformed) => return fleet::malformed(minutes),
         Some(Part::Kubernetes) => return kubernetes::run(control_plane),
         Some(Part::Smoke) => return fleet::smoke(),
         Some(Part::Gate) | None => {}

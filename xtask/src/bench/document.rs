@@ -115,15 +115,17 @@ pub(super) fn row(target: &str, asked: &str, measured: &str, met: bool) -> Strin
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Section {
     Fleet,
+    Malformed,
     Kubernetes,
 }
 
 impl Section {
-    const ALL: [Self; 2] = [Self::Fleet, Self::Kubernetes];
+    const ALL: [Self; 3] = [Self::Fleet, Self::Malformed, Self::Kubernetes];
 
     fn heading(self) -> &'static str {
         match self {
             Self::Fleet => "## Under load",
+            Self::Malformed => "## Malformed traffic",
             Self::Kubernetes => "## In a Kubernetes cluster",
         }
     }
@@ -226,7 +228,8 @@ const TAIL: &str = "\
 ```console
 $ cargo xtask bench         # all of it, and this file
 $ cargo xtask bench gate    # instructions and allocations alone
-$ cargo xtask bench fleet   # the section about load alone; `--minutes 20` for a long run of malformed traffic
+$ cargo xtask bench fleet   # the section about load alone
+$ cargo xtask bench malformed --minutes 20
 $ cargo xtask bench kubernetes # the section about clusters alone; it brings an API server
 $ cargo bench -p benches    # criterion, for whoever changes something
 ```

@@ -1,4 +1,5 @@
 //! `bench fleet`: our server under the load of a fleet of workloads, over gRPC and TLS, and what it does when it is too much.
+//! `bench malformed`: what it does with traffic that no client should send.
 //!
 //! Each scenario has a server of its own. Where it is about one core, the server has the first and the clients the
 //! second, and the cryptography of a certificate is measured on the first while the second is as busy.
@@ -15,7 +16,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use super::document as benchmarks;
+use super::document::{self as benchmarks, Section};
 use crate::lab::Lab;
 use crate::workspace;
 
@@ -27,6 +28,12 @@ struct Finding {
     met: bool,
 }
 
+/// What was found, and on what machine.
+struct Measured {
+    machine: Vec<(&'static str, String)>,
+    findings: Vec<Finding>,
+}
+
 /// The programs, and how long each measurement takes.
 struct Bench<'a> {
     lab: &'a Lab,
@@ -35,26 +42,39 @@ struct Bench<'a> {
     seconds: u32,
 }
 
-/// All scenarios, written into their section of `docs/benchmarks.md`.
-pub(super) fn run(seconds: u32, minutes: u32) -> Result<()> {
+/// All scenarios of load, written into their section of `docs/benchmarks.md`.
+pub(super) fn run(seconds: u32) -> Result<()> {
+    let measured = measure("fleet", seconds, |bench| {
+        let mut findings = speed::run(bench)?;
+        findings.extend(overload::run(bench)?);
+        findings.extend(replaced::run(bench)?);
+        Ok(findings)
+    })?;
+    document::write(Section::Fleet, document::LOAD, &measured)
+}
+
+/// Malformed traffic, into a section of its own: it takes long, and needs no quiet machine.
+pub(super) fn malformed(minutes: u32) -> Result<()> {
+    let measured = measure("malformed", 0, |bench| malformed::run(bench, minutes))?;
+    document::write(Section::Malformed, document::MALFORMED, &measured)
+}
+
+fn measure(
+    name: &str,
+    seconds: u32,
+    scenarios: impl FnOnce(&Bench<'_>) -> Result<Vec<Finding>>,
+) -> Result<Measured> {
     let programs = build("release", &["--release"])?;
     let machine = benchmarks::machine()?;
-    let findings = Lab::run("fleet", |lab| {
-        let bench = Bench {
+    let findings = Lab::run(name, |lab| {
+        scenarios(&Bench {
             lab,
             server: programs.join("ca-server"),
             fleet: programs.join("fleet"),
             seconds,
-        };
-        let mut findings = speed::run(&bench)?;
-        findings.extend(overload::run(&bench)?);
-        findings.extend(replaced::run(&bench)?);
-        findings.extend(malformed::run(&bench, minutes)?);
-        Ok(findings)
+        })
     })?;
-    let text = document::text(&machine, &findings);
-    println!("\n{text}");
-    document::write(&text)
+    Ok(Measured { machine, findings })
 }
 
 /// A few seconds of everything that does not depend on how fast the machine is. Without optimisation.

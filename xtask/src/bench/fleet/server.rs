@@ -87,16 +87,9 @@ impl Server {
         self.process.check()
     }
 
-    /// The driver with its roots, its keys for tokens and a place for its summary, and that place.
+    /// The driver with a place for its summary, and that place.
     pub(super) fn driver(&self, bench: &Bench<'_>, cores: Cores, verb: &str) -> (Command, PathBuf) {
-        let summary = bench.lab.path("summary.json");
-        let mut command = cores.command(&bench.fleet);
-        command
-            .args([verb, "--address", &self.address, "--spread"])
-            .args(["--server-pid", &self.process.id().to_string()])
-            .arg("--json")
-            .arg(&summary);
-        (command, summary)
+        driver(bench, cores, verb, &self.address, &self.process)
     }
 
     /// Tokens by the server's own issuer, and its own root.
@@ -112,11 +105,66 @@ impl Server {
     pub(super) fn load(&self, bench: &Bench<'_>, cores: Cores, flags: &[&str]) -> Result<Value> {
         let (mut command, summary) = self.driver(bench, cores, "load");
         self.with_own_keys(&mut command);
-        command.args(["--duration", &format!("{}s", bench.seconds)]);
-        command.args(flags);
-        workspace::run(&mut command)?;
-        read(&summary)
+        load(bench, command, flags, &summary)
     }
+}
+
+/// A server that does nothing but what a certificate cannot do without, on the first core. Ended when dropped.
+pub(super) struct Bare {
+    process: Process,
+    address: String,
+    folder: PathBuf,
+}
+
+impl Bare {
+    pub(super) fn start(bench: &Bench<'_>) -> Result<Self> {
+        let folder = bench.lab.path("bare");
+        let mut command = Cores::First.command(&bench.fleet);
+        let mut process = bench.lab.start("bare", command.arg("bare").arg(&folder))?;
+        let address = process.printed("serving", START_LIMIT)?;
+        Ok(Self {
+            process,
+            address,
+            folder,
+        })
+    }
+
+    /// A load to its end, from the second core, and its summary. All clients show one certificate.
+    pub(super) fn load(&self, bench: &Bench<'_>, flags: &[&str]) -> Result<Value> {
+        let (mut command, summary) =
+            driver(bench, Cores::Second, "load", &self.address, &self.process);
+        for (flag, file) in [
+            ("--ca-root", "root-cert.pem"),
+            ("--client-cert", "client-cert.pem"),
+            ("--client-key", "client-key.pem"),
+        ] {
+            command.arg(flag).arg(self.folder.join(file));
+        }
+        load(bench, command, flags, &summary)
+    }
+}
+
+fn driver(
+    bench: &Bench<'_>,
+    cores: Cores,
+    verb: &str,
+    address: &str,
+    server: &Process,
+) -> (Command, PathBuf) {
+    let summary = bench.lab.path("summary.json");
+    let mut command = cores.command(&bench.fleet);
+    command
+        .args([verb, "--address", address, "--spread"])
+        .args(["--server-pid", &server.id().to_string()])
+        .arg("--json")
+        .arg(&summary);
+    (command, summary)
+}
+
+fn load(bench: &Bench<'_>, mut driver: Command, flags: &[&str], summary: &Path) -> Result<Value> {
+    driver.args(["--duration", &format!("{}s", bench.seconds)]);
+    workspace::run(driver.args(flags))?;
+    read(summary)
 }
 
 pub(super) fn read(summary: &Path) -> Result<Value> {
