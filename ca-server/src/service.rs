@@ -287,3 +287,79 @@ impl Service {
         self.metrics.begin_unread(method).refused(status);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+    use std::path::Path;
+
+    use ca_core::testing::TestCa;
+    use clap::Parser as _;
+    use tonic::Code;
+
+    use super::*;
+    use crate::admission::Limits;
+    use crate::args::Args;
+    use crate::audit::{OnFailure, RotationLimits};
+    use crate::authority::signing::Signing;
+    use crate::serving::ServingStatuses;
+    use crate::telemetry;
+
+    fn service(audit: &Path) -> Service {
+        let signing = Signing::Own(TestCa::new("td").bundles());
+        let one = NonZeroUsize::MIN;
+        let limits = Limits {
+            waiting: one,
+            waiting_of_one_caller: one,
+        };
+        let admission = Admission::start(one, limits).unwrap();
+        let limits = RotationLimits {
+            max_bytes: u64::MAX,
+            keep: 1,
+        };
+        let args = Args::try_parse_from(["ca-server"]).unwrap();
+        let telemetry = telemetry::Config::new(args.telemetry).unwrap();
+        Service {
+            authenticators: Arc::new(Authenticators::new(Vec::new())),
+            authorizer: Authorizer::own_names(),
+            ttl: TtlPolicy::default(),
+            addresses: Addresses::limited_to(None),
+            admission: admission.clone(),
+            authority: signing.authority(),
+            subordinates: None,
+            metrics: Metrics::new(signing, None, admission, ServingStatuses::default()),
+            audit: Some(Arc::new(
+                AuditLog::open(audit, limits, OnFailure::Refuse).unwrap(),
+            )),
+            refusals: Arc::default(),
+            telemetry: telemetry::start(telemetry).0,
+        }
+    }
+
+    #[test]
+    fn who_comes_too_late_is_counted_and_on_the_record_without_being_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let audit = folder.path().join("audit.log");
+        let service = service(&audit);
+        let peer = Peer {
+            address: Some("10.0.0.7:4711".parse().unwrap()),
+            client_chain: None,
+        };
+        let status = service.turn_away(Method::CREATE_CERTIFICATE, &peer);
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        assert_eq!(service.metrics.counted().received, 1);
+        let text = std::fs::read_to_string(&audit).unwrap();
+        let record: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
+        assert_eq!(record["outcome"], "refused");
+        assert_eq!(record["reason"], "too many requests are waiting");
+        assert_eq!(record["peer"], "10.0.0.7:4711");
+        assert_eq!(record.get("caller"), None);
+        // Those that tell an operator more are not pushed out by it.
+        assert!(service.refusals.last().is_empty());
+
+        // A record that cannot be written changes nothing.
+        let full = self::service(Path::new("/dev/full"));
+        let status = full.turn_away(Method::HANDLE_CSR, &peer);
+        assert_eq!(status.code(), Code::ResourceExhausted);
+    }
+}
