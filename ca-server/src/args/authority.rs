@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ca_core::parse_duration;
+use ca_core::{KeyKind, parse_duration};
 use ca_ra::UpstreamAddress;
 
 /// A CA above this one.
@@ -49,6 +49,10 @@ pub(crate) struct AuthorityArgs {
     #[arg(long, value_name = "DURATION", default_value = "720h", value_parser = parse_duration)]
     pub(crate) upstream_ca_ttl: Duration,
 
+    /// The kind of the keys that are made here, one at each renewal.
+    #[arg(long, value_name = "KIND", value_enum, default_value_t)]
+    pub(crate) upstream_ca_key_kind: CaKeyKind,
+
     /// How often to look whether the upstream's roots have changed.
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_duration)]
     pub(crate) upstream_ca_check_interval: Duration,
@@ -57,4 +61,30 @@ pub(crate) struct AuthorityArgs {
     /// `root-cert.pem` and, where there are more CAs in between, `cert-chain.pem`.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) upstream_ca_drop: Option<PathBuf>,
+}
+
+/// What a CA of the mesh can sign with. Not Ed25519: Envoy could not check it.
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+pub(crate) enum CaKeyKind {
+    #[default]
+    EcdsaP256,
+    EcdsaP384,
+    #[value(name = "rsa-2048")]
+    Rsa2048,
+    #[value(name = "rsa-3072")]
+    Rsa3072,
+    #[value(name = "rsa-4096")]
+    Rsa4096,
+}
+
+impl From<CaKeyKind> for KeyKind {
+    fn from(kind: CaKeyKind) -> Self {
+        match kind {
+            CaKeyKind::EcdsaP256 => Self::EcdsaP256,
+            CaKeyKind::EcdsaP384 => Self::EcdsaP384,
+            CaKeyKind::Rsa2048 => Self::Rsa2048,
+            CaKeyKind::Rsa3072 => Self::Rsa3072,
+            CaKeyKind::Rsa4096 => Self::Rsa4096,
+        }
+    }
 }

@@ -104,7 +104,7 @@ impl Upstream {
         {
             return Err(OpenError::SelfSigned);
         }
-        let mut pending = PendingKey::at(pending)?;
+        let mut pending = PendingKey::at(pending, config.key_kind)?;
         if let Some(stored) = &stored {
             // Left over if we were killed when the certificate was stored already.
             pending.forget(stored.state.key())?;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ca_core::KeyKind;
 use ca_ra::{UpstreamConfig, UpstreamCredential};
 
 use crate::args::AuthorityArgs;
@@ -13,6 +14,8 @@ pub(crate) struct UpstreamCa {
     pub(crate) source: UpstreamSource,
     /// To ask for; who drops files decides alone.
     pub(crate) lifetime: Duration,
+    /// Of the keys that are made here.
+    pub(crate) key_kind: KeyKind,
     pub(crate) check_interval: Duration,
 }
 
@@ -51,6 +54,7 @@ pub(super) fn upstream(args: AuthorityArgs) -> Result<Option<UpstreamCa>, Upstre
     Ok(Some(UpstreamCa {
         source,
         lifetime: args.upstream_ca_ttl,
+        key_kind: args.upstream_ca_key_kind.into(),
         check_interval: args.upstream_ca_check_interval,
     }))
 }
@@ -101,6 +105,9 @@ mod tests {
         let all = [&trusted[..], &["--upstream-ca-token-file", "/t"]].concat();
         let upstream = read(&all).unwrap().unwrap();
         assert_eq!(upstream.lifetime, Duration::from_secs(720 * 3600));
+        assert_eq!(upstream.key_kind, KeyKind::EcdsaP256);
+        let slow = [&all[..], &["--upstream-ca-key-kind", "rsa-3072"]].concat();
+        assert_eq!(read(&slow).unwrap().unwrap().key_kind, KeyKind::Rsa3072);
         assert!(matches!(upstream.source, UpstreamSource::Ask(_)));
         let hasty = [&all[..], &["--upstream-ca-ttl", "0s"]].concat();
         assert_eq!(read(&hasty).unwrap_err(), UpstreamFlagsError::TooShort);

@@ -14,11 +14,14 @@ use crate::private_file::{self, Readers};
 #[derive(Debug)]
 pub(super) struct PendingKey {
     path: PathBuf,
+    /// Of the next one.
+    kind: KeyKind,
     key: Option<PrivateKey>,
 }
 
 impl PendingKey {
-    pub(super) fn at(path: &Path) -> Result<Self, FileError> {
+    /// What is there, which may be of another kind than the keys that are made from now on.
+    pub(super) fn at(path: &Path, kind: KeyKind) -> Result<Self, FileError> {
         let key = match std::fs::read(path).map(Zeroizing::new) {
             Ok(pem) => Some(
                 PrivateKey::from_pem_with(&pem, &AWS_LC_RS).map_err(|cause| FileError::Key {
@@ -31,6 +34,7 @@ impl PendingKey {
         };
         Ok(Self {
             path: path.into(),
+            kind,
             key,
         })
     }
@@ -44,12 +48,11 @@ impl PendingKey {
         if let Some(key) = &self.key {
             return Ok(key.clone());
         }
-        let key = PrivateKey::generate_with(KeyKind::EcdsaP256, &AWS_LC_RS).map_err(|cause| {
-            FileError::Key {
+        let key =
+            PrivateKey::generate_with(self.kind, &AWS_LC_RS).map_err(|cause| FileError::Key {
                 path: self.path.clone(),
                 cause,
-            }
-        })?;
+            })?;
         private_file::write(&self.path, key.to_pkcs8_pem().as_bytes(), Readers::Owner)
             .map_err(|cause| FileError::io(&self.path, cause))?;
         self.key = Some(key.clone());
@@ -110,23 +113,27 @@ impl FileError {
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
+    use ca_core::PublicKeyKind;
+
     use super::*;
 
     #[test]
     fn a_key_outlives_the_process_until_it_is_kept_elsewhere() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pending-key.pem");
-        let first = PendingKey::at(&path).unwrap().key().unwrap();
+        let (kind, another) = (KeyKind::EcdsaP256, KeyKind::EcdsaP384);
+        let first = PendingKey::at(&path, kind).unwrap().key().unwrap();
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        let mut again = PendingKey::at(&path).unwrap();
+        let mut again = PendingKey::at(&path, another).unwrap();
         assert_eq!(again.key().unwrap().public_key(), first.public_key());
         let other = PrivateKey::generate(KeyKind::EcdsaP256).unwrap();
         assert!(!again.forget(&other).unwrap() && path.exists());
         assert!(again.forget(&first).unwrap() && !path.exists());
-        assert_ne!(again.key().unwrap().public_key(), first.public_key());
+        let next = again.key().unwrap();
+        assert_eq!(next.public_key().kind(), PublicKeyKind::EcdsaP384);
         std::fs::write(&path, "junk").unwrap();
-        let error = PendingKey::at(&path).unwrap_err().to_string();
+        let error = PendingKey::at(&path, kind).unwrap_err().to_string();
         assert!(
             error.contains("pending-key.pem: not a private key"),
             "{error}"
