@@ -363,12 +363,15 @@ async fn a_request_that_nobody_else_approves_is_approved_by_us() {
     let mut bench = Bench::with(&cluster, "registration-cert-manager-approving.yaml").await;
     let config = CertManagerConfig {
         approval: Approval::Ours,
-        deadline: SOON,
+        // The first object of a kind that is seconds old is kept waiting.
+        deadline: Duration::from_secs(8),
         afterwards: Afterwards::Keep,
         ..bench.config()
     };
     let authority = bench.start(config);
-    sign(&authority, request("cart")).await.unwrap_err();
+    let error = sign(&authority, request("cart")).await.unwrap_err();
+    let told = error.to_string();
+    assert!(told.contains("no certificate within 8s"), "{told}");
     let kept = bench.requests().list(&ListParams::default()).await.unwrap();
     let status = kept.items[0].status.as_ref().unwrap();
     assert_eq!(status.conditions[0].type_, "Approved");
