@@ -38,6 +38,8 @@ pub(crate) struct Registration {
     roots: watch::Sender<TrustBundle>,
     /// What answers have brought along. Locked for a look.
     learned: Mutex<Option<TrustBundle>>,
+    /// What it is asked for where only its answer tells its roots.
+    names: Vec<SubjectName>,
 }
 
 /// What runs for as long as the signer is asked, and ends with this.
@@ -71,8 +73,10 @@ impl Registration {
             situation,
             roots: watch::Sender::new(all.ok_or(RegistrationError::NoRoots)?),
             learned: Mutex::new(learned),
+            names: names.to_vec(),
         });
         errands.spawn(Arc::clone(&registration).keep_roots_current());
+        errands.spawn(Arc::clone(&registration).meet_issuers());
         Ok((registration, errands))
     }
 
@@ -191,6 +195,54 @@ impl Registration {
                 Signer::CertManager(signer) => signer.roots().changed().await,
             }
             self.publish();
+        }
+    }
+}
+
+impl Registration {
+    /// Asks each issuer that takes over for a certificate, where only its answer tells its roots: whoever publishes them must know
+    /// them before workloads show what another replica had signed. Goes on for ever.
+    async fn meet_issuers(self: Arc<Self>) {
+        let Signer::CertManager(signer) = &self.signer else {
+            return std::future::pending().await;
+        };
+        if !signer.roots().may_learn() {
+            return std::future::pending().await;
+        }
+        let mut issuer = signer.issuer();
+        loop {
+            if issuer.changed().await.is_err() {
+                // Whoever would tell is gone: at the end of the process.
+                return std::future::pending().await;
+            }
+            if issuer.borrow_and_update().is_none() {
+                continue;
+            }
+            tokio::select! {
+                () = self.meet() => {}
+                // Another one already. It is met next.
+                Ok(()) = async { issuer.clone().changed().await } => {}
+            }
+        }
+    }
+
+    /// Until it has made a certificate for us.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "an edge: it is asked now, and again later"
+    )]
+    async fn meet(&self) {
+        let mut backoff = Backoff::new(FIRST_RETRY, LONGEST_WAIT);
+        loop {
+            let now = OffsetDateTime::now_utc();
+            let asked = self.certify_server(self.names.clone(), PROBE_LIFETIME, now);
+            match asked.await {
+                Ok(_) => return,
+                Err(error) => {
+                    tracing::warn!("the roots of another issuer are not known yet: {error}");
+                }
+            }
+            tokio::time::sleep(backoff.next(random_unit())).await;
         }
     }
 }

@@ -1,6 +1,9 @@
 //! The whole server as a registration authority, and one whose own certificate a signer of the cluster makes. Who signs is a stand-in.
 
 use ca_core::Certificate;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
 use serde_json::Value;
 use tonic::Code;
 
@@ -95,6 +98,52 @@ async fn with_cert_manager_callers_of_the_cluster_get_what_it_signs_and_the_serv
             assert!(!has_key, "{}", path.display());
         }
     }
+}
+
+/// Whoever publishes the roots need not be who is asked for certificates.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a Kubernetes API server: cargo xtask interop kubernetes"]
+async fn the_roots_of_an_issuer_that_takes_over_are_out_before_anybody_asks_for_a_certificate() {
+    let cluster = roots::cluster().await;
+    let namespace = cluster.namespace("requests").await;
+    let kubeconfig = cluster
+        .install_manifest("runtime-issuer.yaml", &namespace)
+        .await;
+    let selected = serde_json::json!({ "taken-over": "on" });
+    roots::namespace(&cluster, "taken-over", selected).await;
+    let first = StandIn::cert_manager(cluster.admin(), &namespace, "first");
+    let second = StandIn::cert_manager(cluster.admin(), &namespace, "second");
+    let maps: Api<ConfigMap> = Api::namespaced(cluster.admin(), &namespace);
+    let name_issuer = async |name: &str| {
+        let map = serde_json::json!({
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": { "name": "istio-issuer" },
+            "data": { "issuer-name": name, "issuer-kind": "Issuer", "issuer-group": "cert-manager.io" },
+        });
+        let params = PatchParams::apply("tests").force();
+        let patch = Patch::Apply(&map);
+        let patched = maps.patch("istio-issuer", &params, &patch);
+        patched.await.unwrap();
+    };
+    name_issuer("first").await;
+    let flags = [
+        "--external-ca=cert-manager",
+        "--configmap-namespace-selector=taken-over=on",
+        "--issuer-enabled=false",
+        "--runtime-issuance-config-map-name=istio-issuer",
+        "--runtime-issuance-config-map-namespace",
+        &namespace,
+        "--certificate-namespace",
+        &namespace,
+    ];
+    let server = Server::start(&kubeconfig, &namespace, &flags).await;
+    server.until_ready().await;
+    let first_roots = first.ca().roots();
+    roots::until_says(&cluster, "taken-over", first_roots.to_pem()).await;
+    name_issuer("second").await;
+    let both = first_roots.merge(&second.ca().roots());
+    roots::until_says(&cluster, "taken-over", both.to_pem()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
