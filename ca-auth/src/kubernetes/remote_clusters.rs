@@ -249,6 +249,8 @@ impl Keeper {
         }
         let mut config = kubeconfig::read(kubeconfig).await?;
         config.connect_timeout = Some(CONNECT_DEADLINE);
+        // The library would ask again where the answer is 429, 503 or 504, in the end minutes apart; we know better when.
+        config.default_retry = false;
         let client = Client::try_from(config);
         let client = client.map_err(|cause| KubeconfigRefused::Client(Box::new(cause)))?;
         Ok(Cluster::start(id, &client, self.config.clone()))
