@@ -140,27 +140,34 @@ impl Rotator {
                         next_look = Instant::now() + NEVER;
                         continue;
                     };
-                    next_look = Instant::now() + policy.check_interval();
-                    self.look(policy).await;
+                    next_look = self.look(policy).await;
                 }
             }
         }
     }
 
+    /// Does what is due, and says when to look again.
     #[expect(
         clippy::disallowed_methods,
         reason = "an edge: it acts by the real clock"
     )]
-    async fn look(&mut self, policy: RotationPolicy) {
+    async fn look(&mut self, policy: RotationPolicy) -> Instant {
+        let next = Instant::now() + policy.check_interval();
         let step = match policy.action(&self.stored.state, OffsetDateTime::now_utc()) {
             RotationAction::Renew => RotationStep::Renew,
             RotationAction::Prepare => RotationStep::Prepare,
             RotationAction::Activate => RotationStep::Activate,
             RotationAction::Retire => RotationStep::Retire,
-            _ => return,
+            _ => return next,
         };
-        if let Err(error) = self.step(step).await {
-            tracing::error!(?step, "root rotation failed, to be tried again: {error}");
+        let Err(error) = self.step(step).await else {
+            return next;
+        };
+        tracing::error!(?step, "root rotation failed, to be tried again: {error}");
+        if error.is_passing() {
+            next.min(Instant::now() + SOON)
+        } else {
+            next
         }
     }
 
@@ -376,6 +383,8 @@ impl StepError {
     }
 }
 
+/// After a store that was busy or away: an hour until the next look is too long for that.
+const SOON: Duration = Duration::from_secs(30);
 /// Longer than a process lives.
 const NEVER: Duration = Duration::from_secs(u32::MAX as u64);
 
