@@ -24,19 +24,16 @@ use ca_ra::{Afterwards, Approval, CertManagerAuthority, CertManagerConfig, Issue
 use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
 
-#[allow(dead_code, reason = "tests use all of it")]
+#[expect(dead_code, reason = "tests use all of it")]
 #[path = "../../ca-server/tests/kubernetes/cluster.rs"]
 mod cluster;
-#[allow(dead_code, reason = "tests use all of it")]
 #[path = "../../ca-server/tests/kubernetes/control_plane.rs"]
 mod control_plane;
-#[allow(dead_code, reason = "tests use all of it")]
 #[path = "../../ca-server/tests/kubernetes/deadline.rs"]
 mod deadline;
-#[allow(dead_code, reason = "tests use all of it")]
 #[path = "../../ca-server/tests/kubernetes/manifests.rs"]
 mod manifests;
-#[allow(dead_code, reason = "tests use all of it")]
+#[expect(dead_code, reason = "tests use all of it")]
 #[path = "../../ca-server/tests/kubernetes/stand_in.rs"]
 mod stand_in;
 #[path = "../../ca-server/tests/kubernetes/watched.rs"]
