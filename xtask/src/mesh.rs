@@ -63,7 +63,9 @@ impl Binaries {
 
     /// With the agent as it is shipped: small, for this machine's usual target or another one.
     pub(crate) fn with_shipped_agent(&self, target: Option<&str>) -> Result<Self> {
-        let mut cargo = workspace::cargo(&["build", "--profile", "agent", "--bin", "sds-agent"]);
+        // By itself: in one build with others it would have their features of the crates that they share.
+        let mut cargo =
+            workspace::cargo(&["build", "--profile", "agent", "--package", "sds-agent"]);
         let mut folder = workspace::target_directory()?;
         if let Some(target) = target {
             cargo.args(["--target", target]);
