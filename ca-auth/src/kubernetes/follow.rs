@@ -45,8 +45,9 @@ where
                 continue;
             }
         };
-        backoff.reset();
         watch(&api, labels, version, &mut hear, &mut backoff).await;
+        // A list is dear, and the next watch may end like this one.
+        sleep(backoff.next(random_unit())).await;
     }
 }
 
@@ -233,6 +234,18 @@ mod tests {
         let (alive, lost) = heard(Duration::from_secs(WATCH_SECONDS.into())).await;
         assert_eq!(alive, 10);
         assert_eq!(lost, [""; 0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_can_never_be_watched_is_not_listed_again_and_again_without_a_pause() {
+        let server = ApiServer::default();
+        server.refuses_watches_with(GONE);
+        let mut lists = 0;
+        let following = follow(Api::<Pod>::all(server.client()), None, |news| {
+            lists += u32::from(matches!(news, News::All(_)));
+        });
+        let _ = timeout(Duration::from_secs(300), following).await;
+        assert!((60..200).contains(&lists), "{lists}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -29,6 +29,8 @@ struct Script {
     review: Option<(u16, Value)>,
     /// After how long a watch is closed; `None`: never.
     watch: Option<Duration>,
+    /// With what a watch is refused.
+    refusal: Option<u16>,
     /// Answers nothing at all.
     is_silent: bool,
     reviewed: Vec<Value>,
@@ -61,6 +63,10 @@ impl ApiServer {
         self.0.lock().unwrap().watch = Some(time);
     }
 
+    pub(super) fn refuses_watches_with(&self, code: u16) {
+        self.0.lock().unwrap().refusal = Some(code);
+    }
+
     pub(super) fn is_silent(&self, silent: bool) {
         self.0.lock().unwrap().is_silent = silent;
     }
@@ -89,6 +95,13 @@ impl ApiServer {
         let Some((code, answer)) = answer else {
             return std::future::pending().await;
         };
+        let refusal = self.0.lock().unwrap().refusal;
+        if let Some(code) = refusal.filter(|_| is_watch) {
+            let status = json!({ "kind": "Status", "code": code, "message": "no watch" });
+            let body = Full::new(Bytes::from(status.to_string()));
+            let answer = Response::builder().status(code);
+            return answer.body(body.boxed_unsync()).unwrap();
+        }
         if is_watch {
             // Open, and nothing happens until it ends.
             let end = self.0.lock().unwrap().watch;
