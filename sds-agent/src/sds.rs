@@ -1,5 +1,6 @@
 //! Serving Envoy: the secret discovery service.
 
+mod calls;
 mod delta;
 mod first_message;
 mod ledger;
@@ -9,7 +10,7 @@ mod server;
 mod session;
 mod stream;
 
-pub(crate) use first_message::FirstMessage;
+pub(crate) use calls::answer;
 pub(crate) use ledger::Verdict;
 pub(crate) use roll::Roll;
 pub(crate) use server::SecretService;

@@ -1,8 +1,7 @@
 //! Everything that is spoken on the Unix socket.
 
-use ca_proto::{
-    envoy::service::secret::v3::secret_discovery_service_server::SecretDiscoveryServiceServer,
-    spiffe::workload::spiffe_workload_api_server::{SERVICE_NAME, SpiffeWorkloadApiServer},
+use ca_proto::spiffe::workload::spiffe_workload_api_server::{
+    SERVICE_NAME, SpiffeWorkloadApiServer,
 };
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -11,7 +10,7 @@ use tonic::codegen::Service as _;
 
 use crate::{
     accept::accept_until,
-    sds::{FirstMessage, SecretService},
+    sds::{self, SecretService},
     socket::GuardedListener,
     unix_authority::AnyAuthority,
     workload_api::WorkloadApi,
@@ -27,21 +26,17 @@ pub(crate) async fn serve(
     workload_api: WorkloadApi,
     stop: CancellationToken,
 ) {
-    // A message from a stock Envoy has 60 KB, most of it a list of extensions; the generated
-    // server takes up to 4 MiB, as Istio's does.
-    let sds = SecretDiscoveryServiceServer::new(secrets);
     let spiffe = SpiffeWorkloadApiServer::new(workload_api);
     let mut http = http2::Builder::new(TokioExecutor::new());
     http.max_concurrent_streams(MOST_STREAMS);
     accept_until(listener, stop, |connection| {
-        let (sds, spiffe) = (sds.clone(), spiffe.clone());
+        let (secrets, spiffe) = (secrets.clone(), spiffe.clone());
         let answer = service_fn(move |request: http::Request<Incoming>| {
             if is_for(SERVICE_NAME, request.uri().path()) {
                 spiffe.clone().call(request)
             } else {
-                let (head, body) = request.into_parts();
-                let body = FirstMessage::of(head.uri.path(), body);
-                sds.clone().call(http::Request::from_parts(head, body))
+                // In a box that goes with the answer: what follows of a stream needs less room, and lasts.
+                Box::pin(sds::answer(secrets.clone(), request))
             }
         });
         http.serve_connection(TokioIo::new(AnyAuthority::new(connection)), answer)
