@@ -31,6 +31,8 @@ mod cluster;
 mod control_plane;
 #[path = "../../ca-server/tests/kubernetes/deadline.rs"]
 mod deadline;
+#[path = "kubernetes/istios_client.rs"]
+mod istios_client;
 #[path = "../../ca-server/tests/kubernetes/manifests.rs"]
 mod manifests;
 #[expect(dead_code, reason = "tests use all of it")]
@@ -84,7 +86,9 @@ async fn measure() -> Vec<Value> {
         "--token-issuer-keys",
         keys.to_str().unwrap(),
     ];
-    let by_review = [&in_cluster[..], &BY_REVIEW].concat();
+    let limited = istios_client::listen(cluster.client(&kubeconfig).await, folder.path()).await;
+    let by_review = ["--kubernetes", "--kubeconfig", limited.to_str().unwrap()];
+    let by_review = [&by_review[..], &BY_REVIEW].concat();
     let warm = [
         "--in-flight",
         "32",
@@ -104,7 +108,9 @@ async fn measure() -> Vec<Value> {
         rounds.push((local, plain));
     }
     let reviewed = Server::start(&namespace, &by_review, Some("0")).await;
-    let reviewed = reviewed.load(&fleet, &warm, Some("1"));
+    // The burst is over before it counts.
+    let after_burst = [&warm[..4], &["--warm-up", "4s", "--duration", "10s"]].concat();
+    let reviewed = reviewed.load(&fleet, &after_burst, Some("1"));
     let reviewed = number(&reviewed, "/issued_per_second");
     let (local, plain) = middle(&rounds);
 
@@ -373,8 +379,13 @@ fn number(json: &Value, path: &str) -> f64 {
         .unwrap_or_else(|| panic!("no {path} in {json}"))
 }
 
-/// One TokenReview for each request, as often as Istio's client asks an API server.
-const BY_REVIEW: [&str; 2] = ["--kubernetes-tokens", "review"];
+/// One TokenReview for each request.
+const BY_REVIEW: [&str; 4] = [
+    "--kubernetes-tokens",
+    "review",
+    "--kubernetes-review-cache",
+    "0s",
+];
 const WORKLOADS: u32 = 1000;
 const AT_ONCE: usize = 16;
 const REQUESTS: usize = 200;

@@ -42,7 +42,8 @@ Written by `cargo xtask bench kubernetes`: a real API server with its etcd on th
 them), each with a service account and a bound token of its own. They ask `ca-server`, as it is released, over gRPC and TLS 1.3 with
 P-256 keys: eight on a connection, 32 requests under way, each with its token. For the rates the server has one core and the clients
 the other; the middle of three rounds of both, each with a server of its own. *Istio's limits* are those of its client for the API
-server: 80 requests a second, 160 at once. *Start at once* means that all connect at the same moment, to a server that has just started on both cores,
+server, kept by a proxy in front of it: 80 requests a second, 160 at once, watches aside; there each request is a TokenReview, and no
+answer is used twice. *Start at once* means that all connect at the same moment, to a server that has just started on both cores,
 beside the clients and the API server, and try again for as long as they are turned away.
 
 | | |
