@@ -19,9 +19,17 @@ pub(crate) fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
     command
 }
 
+/// As if it were typed: `cargo xtask` tells us about ourselves by variables that build scripts of some crates watch, and with them
+/// everything above those crates would be built anew each time.
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut command = command("cargo");
     command.args(arguments);
+    for (name, _) in std::env::vars_os() {
+        let is_ours = |start: &str| name.to_string_lossy().starts_with(start);
+        if is_ours("CARGO_PKG_") || is_ours("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
     command
 }
 
