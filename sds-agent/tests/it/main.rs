@@ -11,7 +11,6 @@ mod agent;
 mod ca;
 mod credentials;
 mod delta;
-mod documents;
 mod drop;
 mod files;
 mod google;
