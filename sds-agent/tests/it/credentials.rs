@@ -113,8 +113,8 @@ async fn a_certificate_or_token_that_is_replaced_ends_the_wait_after_a_failure()
     let folder = home.path("provisioned").to_str().unwrap().to_owned();
     let agent = Agent::start_in(home, &ca, &["--prov-cert", &folder]);
     let mut pair = agent.subscribe(&["default"]).await;
-    // From here on the wait is longer than a look at the files takes.
-    soon("five attempts", ca.asked(5)).await;
+    // The next wait is of four seconds at least: longer than a look at the files takes.
+    soon("four attempts", ca.asked(4)).await;
     let shortly = Duration::from_millis(3500);
     agent.home.write_token("another-token");
     tokio::time::timeout(shortly, ca.asked(1)).await.unwrap();
