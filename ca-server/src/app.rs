@@ -436,6 +436,8 @@ impl App {
             "roots file",
             roots_file::keep_current(self.root_file, self.signing.roots()),
         ));
+        // The lock of a folder that no task works in.
+        let mut held = None;
         match self.kind {
             CaKind::SelfSigned(rotator, _) => {
                 background.spawn(named("root rotation", rotator.run()));
@@ -455,12 +457,7 @@ impl App {
                     plugged::keep_current(files, bundles).await;
                 }));
             }
-            CaKind::Registration(store) => {
-                background.spawn(named("lock of the data folder", async move {
-                    let _held = store;
-                    std::future::pending::<()>().await;
-                }));
-            }
+            CaKind::Registration(store) => held = Some(store),
         }
         let mut errands = self.errands;
         if !errands.is_empty() {
@@ -525,6 +522,7 @@ impl App {
         if tokio::time::timeout_at(deadline, exporter).await.is_err() {
             tracing::warn!("the last spans were not sent in time");
         }
+        drop(held);
         Ok(())
     }
 }
