@@ -13,6 +13,7 @@ mod histogram;
 mod load;
 mod material;
 mod noise;
+mod pace;
 mod plot;
 mod progress;
 mod run;

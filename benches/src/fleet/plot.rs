@@ -171,7 +171,7 @@ mod tests {
     fn every_line_stays_on_the_sheet_also_of_nothing() {
         let mut tally = Tally::default();
         for part in 0..2 {
-            let summary = Summary::new(&tally, Duration::from_secs(3), None);
+            let summary = Summary::new(&tally, Duration::from_secs(3), &[], None);
             let svg = svg(&tally, &summary);
             assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
             assert!(

@@ -17,6 +17,7 @@ use super::args::{FleetArgs, LoadArgs, Verb};
 use super::bare;
 use super::load::{Arrival, Fleet, Plan};
 use super::material;
+use super::pace::Pace;
 use super::plot;
 use super::progress::Progress;
 use super::server_process::ServerProcess;
@@ -58,6 +59,7 @@ fn load(args: &LoadArgs) -> Result<()> {
         Arc::new(AtomicBool::new(false)),
         Arc::new(Barrier::new(fleets.len() + 1)),
     );
+    let pace = Pace::watch();
     let threads: Vec<_> = fleets
         .iter()
         .map(|fleet| start(Arc::clone(fleet), Arc::clone(&ready), Arc::clone(&end)))
@@ -75,13 +77,14 @@ fn load(args: &LoadArgs) -> Result<()> {
             .join()
             .map_err(|_| anyhow::anyhow!("a thread panicked"))??;
     }
-    let (took, mut server) = measured?;
+    let (start, took, mut server) = measured?;
+    let steady = pace.read().steady(start, (took.as_millis() / 100) as usize);
     // With what was under way at the end.
     let tally = merged(&fleets);
     if let Some(server) = &mut server {
         server.processor_each = server.processor_seconds * 1e6 / tally.issued().total() as f64;
     }
-    let summary = Summary::new(&tally, took, server);
+    let summary = Summary::new(&tally, took, &steady, server);
     println!("{summary}");
     if let Some(path) = &args.plot {
         write(path, &plot::svg(&tally, &summary))?;
@@ -133,7 +136,7 @@ async fn watch(
     args: &LoadArgs,
     fleets: &[Arc<Fleet>],
     server: Option<ServerProcess>,
-) -> Result<(Duration, Option<ServerSummary>)> {
+) -> Result<(Instant, Duration, Option<ServerSummary>)> {
     if !args.once {
         tokio::time::sleep(args.warm_up).await;
         start_recording(fleets);
@@ -175,7 +178,7 @@ async fn watch(
         }
         _ => None,
     };
-    Ok((took, server))
+    Ok((start, took, server))
 }
 
 fn start_recording(fleets: &[Arc<Fleet>]) {

@@ -23,7 +23,9 @@ pub(crate) struct Summary {
     pub(crate) latency: Latency,
     /// Of what failed: how long that took.
     pub(crate) failed_latency: Latency,
-    pub(crate) middle_tenth: MiddleTenth,
+    /// Nothing when the processor never kept its pace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) steady: Option<Steady>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) server: Option<ServerSummary>,
 }
@@ -38,9 +40,11 @@ pub(crate) struct Latency {
     pub(crate) longest: f64,
 }
 
-/// Of all tenths of a second, the middle one in each respect: not touched by moments in which the machine stood still.
+/// Of the tenths of a second in which the processor kept its pace ([`Turns::steady`](super::pace::Turns::steady)).
 #[derive(Debug, Serialize)]
-pub(crate) struct MiddleTenth {
+pub(crate) struct Steady {
+    /// Of the time.
+    pub(crate) share: f64,
     pub(crate) issued_per_second: f64,
     /// In milliseconds.
     pub(crate) p50: f64,
@@ -59,10 +63,15 @@ pub(crate) struct ServerSummary {
 }
 
 impl Summary {
-    pub(crate) fn new(tally: &Tally, took: Duration, server: Option<ServerSummary>) -> Self {
+    pub(crate) fn new(
+        tally: &Tally,
+        took: Duration,
+        steady: &[bool],
+        server: Option<ServerSummary>,
+    ) -> Self {
         let issued = tally.issued();
         let by_name = tally.failures.iter();
-        let middle = tally.tenths.middle(took);
+        let steady = tally.tenths.part(steady);
         Self {
             seconds: took.as_secs_f64(),
             issued: issued.total(),
@@ -75,11 +84,12 @@ impl Summary {
             connections: tally.connections,
             latency: Latency::of(&issued),
             failed_latency: Latency::of(&tally.failed),
-            middle_tenth: MiddleTenth {
-                issued_per_second: middle.issued_per_second,
-                p50: milliseconds(middle.p50),
-                p99: milliseconds(middle.p99),
-            },
+            steady: steady.map(|part| Steady {
+                share: part.share,
+                issued_per_second: part.issued_per_second,
+                p50: milliseconds(part.p50),
+                p99: milliseconds(part.p99),
+            }),
             server,
         }
     }
@@ -110,15 +120,10 @@ impl fmt::Display for Summary {
             self.issued, self.seconds, self.issued_per_second
         )?;
         writeln!(f, "latency      {}", self.latency)?;
-        let MiddleTenth {
-            issued_per_second,
-            p50,
-            p99,
-        } = self.middle_tenth;
-        writeln!(
-            f,
-            "in the middle tenth of a second: {issued_per_second:.0}/s  p50 {p50:.2}  p99 {p99:.2} ms"
-        )?;
+        match &self.steady {
+            Some(steady) => writeln!(f, "             {steady}")?,
+            None => writeln!(f, "             the processor never kept its pace")?,
+        }
         writeln!(f, "failed       {}", self.failed)?;
         for (failure, count) in &self.failures {
             writeln!(f, "             {count} × {failure}")?;
@@ -148,6 +153,19 @@ impl fmt::Display for Latency {
             f,
             "p50 {:.2}  p90 {:.2}  p99 {:.2}  p99.9 {:.2}  longest {:.2} ms",
             self.p50, self.p90, self.p99, self.p999, self.longest
+        )
+    }
+}
+
+impl fmt::Display for Steady {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "while the processor kept its pace ({:.0} % of the time): {:.0}/s  p50 {:.2}  p99 {:.2} ms",
+            self.share * 100.0,
+            self.issued_per_second,
+            self.p50,
+            self.p99
         )
     }
 }

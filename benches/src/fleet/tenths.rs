@@ -1,5 +1,4 @@
-//! Latencies by tenths of a second. Where the machine itself stands still for a moment, as those that are shared do, a few
-//! tenths tell of that, and the one in the middle of all tells of the server.
+//! Latencies by tenths of a second, so that those of some tenths can be told alone.
 
 use std::time::Duration;
 
@@ -7,9 +6,11 @@ use std::time::Duration;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tenths(Vec<Vec<u32>>);
 
-/// The middle of all tenths of a second, in each respect.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Middle {
+/// What is true of some of them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Part {
+    /// How many they are, of all.
+    pub(crate) share: f64,
     pub(crate) issued_per_second: f64,
     pub(crate) p50: Duration,
     pub(crate) p99: Duration,
@@ -34,35 +35,26 @@ impl Tenths {
         }
     }
 
-    /// Of the first `took`; those in which nothing was issued have no latency.
-    pub(crate) fn middle(&self, took: Duration) -> Middle {
-        let whole = (took.as_millis() / 100) as usize;
-        let (mut counts, mut p50s, mut p99s) = (Vec::new(), Vec::new(), Vec::new());
-        for tenth in self.0.iter().take(whole) {
-            let mut tenth = tenth.clone();
-            tenth.sort_unstable();
-            counts.push(tenth.len() as u32);
-            p50s.extend(rank(&tenth, 0.5));
-            p99s.extend(rank(&tenth, 0.99));
-        }
-        counts.resize(whole, 0);
-        let middle = |mut all: Vec<u32>| {
-            all.sort_unstable();
-            rank(&all, 0.5).unwrap_or_default()
-        };
-        let micros = |all| Duration::from_micros(middle(all).into());
-        Middle {
-            issued_per_second: f64::from(middle(counts)) * 10.0,
-            p50: micros(p50s),
-            p99: micros(p99s),
-        }
+    /// Of those that are true in `which`; nothing when none is, or nothing was issued in them.
+    pub(crate) fn part(&self, which: &[bool]) -> Option<Part> {
+        let count = which.iter().filter(|counts| **counts).count();
+        let tenths = self.0.iter().zip(which).filter(|(_, counts)| **counts);
+        let mut all: Vec<_> = tenths.flat_map(|(tenth, _)| tenth).copied().collect();
+        all.sort_unstable();
+        Some(Part {
+            share: count as f64 / which.len() as f64,
+            issued_per_second: all.len() as f64 * 10.0 / count as f64,
+            p50: rank(&all, 0.5)?,
+            p99: rank(&all, 0.99)?,
+        })
     }
 }
 
 /// What this share of `sorted` does not exceed; nothing of nothing.
-fn rank(sorted: &[u32], share: f64) -> Option<u32> {
+fn rank(sorted: &[u32], share: f64) -> Option<Duration> {
     let rank = (share * sorted.len() as f64).ceil().max(1.0) as usize;
-    sorted.get(rank - 1).copied()
+    let micros = sorted.get(rank - 1)?;
+    Some(Duration::from_micros((*micros).into()))
 }
 
 #[cfg(test)]
@@ -70,12 +62,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_middle_does_not_hear_of_a_moment_in_which_all_stood_still() {
+    fn a_part_hears_nothing_of_the_others() {
         let (mut one, mut other) = (Tenths::default(), Tenths::default());
         for millisecond in 0..1000_u64 {
             let at = Duration::from_millis(millisecond);
-            let stands_still = (300..500).contains(&millisecond);
-            let micros = if stands_still {
+            let is_slow = (300..500).contains(&millisecond);
+            let micros = if is_slow {
                 50_000
             } else {
                 200 + millisecond % 100
@@ -88,20 +80,22 @@ mod tests {
             which.add(at, Duration::from_micros(micros));
         }
         one.merge(&other);
-        // What ends after the measurement is in no whole tenth.
+        // What ends after the measurement is in none of its tenths.
         one.add(Duration::from_millis(1010), Duration::from_secs(3));
-        let middle = one.middle(Duration::from_millis(1005));
+        let mut which = [true; 10];
+        assert_eq!(one.part(&which).unwrap().p99.as_millis(), 50);
+        which[3..5].fill(false);
         let micros = Duration::from_micros;
         assert_eq!(
-            middle,
-            Middle {
+            one.part(&which),
+            Some(Part {
+                share: 0.8,
                 issued_per_second: 1000.0,
                 p50: micros(249),
                 p99: micros(298),
-            }
+            })
         );
-        assert_eq!(Tenths::default().middle(micros(5)), Middle::default());
-        // Tenths in which nothing comes count as such.
-        assert_eq!(other.middle(Duration::from_secs(10)).issued_per_second, 0.0);
+        assert_eq!(one.part(&[false; 10]), None);
+        assert_eq!(Tenths::default().part(&which), None);
     }
 }

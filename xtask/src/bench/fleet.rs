@@ -64,7 +64,7 @@ fn measure(
     seconds: u32,
     scenarios: impl FnOnce(&Bench<'_>) -> Result<Vec<Finding>>,
 ) -> Result<Measured> {
-    let programs = build("release", &["--release"])?;
+    let programs = build("dist", &["--profile", "dist"])?;
     let machine = benchmarks::machine()?;
     let findings = Lab::run(name, |lab| {
         scenarios(&Bench {

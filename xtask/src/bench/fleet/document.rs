@@ -33,9 +33,9 @@ pub(super) fn write(section: Section, method: &str, measured: &Measured) -> Resu
 }
 
 pub(super) const LOAD: &str = "\
-Written by `cargo xtask bench fleet`, which takes some minutes: `ca-server` as it is released, with its log in a file, asked over gRPC
-and TLS 1.3 by `fleet`, a driver that runs against any CA with Istio's protocol (`cargo run --release -p benches --bin fleet
--- load --help`). All keys are P-256, and the key exchange is X25519 where nothing else is said. Server and clients are on one machine and talk over
+Written by `cargo xtask bench fleet`, which takes some minutes: `ca-server` as it is shipped (profile `dist`), with its log in a file, asked
+over gRPC and TLS 1.3 by `fleet`, a driver that runs against any CA with Istio's protocol (`cargo run --release -p benches --bin
+fleet -- load --help`). All keys are P-256, and the key exchange is X25519 where nothing else is said. Server and clients are on one machine and talk over
 loopback, so there is no network in it. *One core* means: the server has the first core and the clients the second, by
 `taskset`.
 
@@ -48,10 +48,12 @@ Figures are the middle of three rounds.
 
 Keys, CSRs and tokens of the clients are made before, and they look no closer at a reply than to see that it has certificates in it.
 Nothing is resumed: a new connection is a new handshake with the certificates of both sides. At a given rate latencies
-count from the moment a request is due, so a server that stalls does not stop the clock, and neither does a machine that does:
-one that is shared stands still for some hundredths of a second now and then. *The middle tenth of a second* is what the one in the
-middle of all tenths shows, which such moments do not touch. Not measured: networks, clients with other key exchanges, what an agent
-does with a certificate.
+count from the moment a request is due, so a server that stalls does not stop the clock, and neither does a machine that does.
+Shared ones do: here a loop of multiplications, without a system call, takes up to twelve times as long for some hundredths of a second, at
+once on both cores, about every one and a half seconds. So a thread of the driver runs such a loop every millisecond. *While the
+processor kept its pace* are the tenths of a second in which, and in the one before, no hundredth was slower than half its usual
+speed: what is asked in absolute numbers is judged by them, and the figures of all the time stand beside. Not measured: networks, clients with
+other key exchanges, what an agent does with a certificate.
 ";
 
 pub(super) const MALFORMED: &str = "\
