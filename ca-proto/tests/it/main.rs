@@ -14,9 +14,10 @@ use ca_proto::{
             secret::v3::secret_discovery_service_server,
         },
     },
+    google,
     istio::v1::auth::{
-        CsrRequest, IstioCertificateRequest, IstioCertificateResponse, istio_ca_service_server,
-        istio_certificate_service_server,
+        CsrRequest, CsrResponse, IstioCertificateRequest, IstioCertificateResponse,
+        istio_ca_service_server, istio_certificate_service_server,
     },
     opentelemetry::proto::{
         collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse},
@@ -133,6 +134,34 @@ fn certificate_response() {
         cert_chain: vec!["leaf\n".to_owned(), "root\n".to_owned()],
     };
     assert_eq!(response.encode_to_vec(), b"\x0a\x05leaf\n\x0a\x05root\n");
+}
+
+/// What node agents of Istio up to 1.5 send and expect.
+#[test]
+fn request_and_response_of_old_node_agents() {
+    let request = CsrRequest {
+        csr_pem: b"csr".to_vec(),
+        node_agent_credential: b"jwt".to_vec(),
+        credential_type: "t".to_owned(),
+        requested_ttl_minutes: 60,
+    };
+    assert_eq!(
+        request.encode_to_vec(),
+        b"\x0a\x03csr\x12\x03jwt\x1a\x01t\x20\x3c"
+    );
+    let response = CsrResponse {
+        is_approved: true,
+        status: Some(google::rpc::Status {
+            code: 3,
+            ..google::rpc::Status::default()
+        }),
+        signed_cert: b"leaf".to_vec(),
+        cert_chain: b"chain".to_vec(),
+    };
+    assert_eq!(
+        response.encode_to_vec(),
+        b"\x08\x01\x12\x02\x08\x03\x1a\x04leaf\x22\x05chain"
+    );
 }
 
 #[test]
