@@ -52,3 +52,45 @@ pub(super) async fn in_time<T>(
         })
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use tokio::time::Instant;
+    use tonic::Code;
+
+    use super::*;
+
+    /// Istio's agent, code by code: five times at most, after 100 ms and each time twice as long, give or take a tenth.
+    #[tokio::test(start_paused = true)]
+    async fn what_istios_agent_tries_again_is_tried_again_and_nothing_else() {
+        for code in (0..=16)
+            .map(Code::from_i32)
+            .filter(|code| *code != Code::Ok)
+        {
+            let (metrics, tries, start) = (Metrics::new(), Cell::new(0), Instant::now());
+            let outcome = with_quick_repetitions(&metrics, || {
+                tries.set(tries.get() + 1);
+                std::future::ready(Err::<(), _>(CaError::Refused {
+                    address: "ca".into(),
+                    code,
+                    message: "no".into(),
+                }))
+            });
+            assert!(outcome.await.is_err());
+            let (expected, waits) = match code {
+                Code::Cancelled
+                | Code::DeadlineExceeded
+                | Code::ResourceExhausted
+                | Code::Aborted
+                | Code::Internal
+                | Code::Unavailable => (5, 1350..=1660),
+                _ => (1, 0..=0),
+            };
+            assert_eq!(tries.get(), expected, "{code:?}");
+            let waited = start.elapsed().as_millis();
+            assert!(waits.contains(&waited), "{code:?}: {waited} ms");
+        }
+    }
+}
