@@ -375,36 +375,61 @@ fn gauge_into(
 
 #[cfg(test)]
 mod tests {
-    use ca_core::testing::TestCa;
+    use ca_core::testing::{TestCa, now};
+    use ca_core::{BundleStore, CaRequest, Csr, KeyKind, PrivateKey, create_csr_pem};
 
     use super::*;
 
-    #[test]
-    fn the_names_are_istios_to_the_letter() {
+    fn metrics_of(bundles: BundleStore) -> Arc<Metrics> {
         let one = std::num::NonZeroUsize::MIN;
         let limits = crate::admission::Limits {
             waiting: one,
             waiting_of_one_caller: one,
         };
         let admission = Admission::start(one, limits).unwrap();
-        let metrics = Metrics::new(
-            Signing::Own(TestCa::new("td").bundles()),
-            None,
-            admission,
-            ServingStatuses::default(),
-        );
+        let signing = Signing::Own(bundles);
+        Metrics::new(signing, None, admission, ServingStatuses::default())
+    }
+
+    fn page(metrics: &Metrics) -> String {
+        let mut text = String::new();
+        encode_registry(&mut text, &metrics.registry).unwrap();
+        text
+    }
+
+    fn value(page: &str, name: &str) -> f64 {
+        let mut lines = page.lines();
+        let line = lines.find(|l| l.starts_with(&format!("{name} ")));
+        let line = line.unwrap_or_else(|| panic!("no {name} in\n{page}"));
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn the_names_are_istios_to_the_letter() {
+        let metrics = metrics_of(TestCa::new("td").bundles());
         metrics.csr_received();
         metrics.csr_received();
         metrics.issued(Duration::from_micros(90));
-        metrics.refused(Refused::Authentication);
-        metrics.refused(Refused::Ttl);
-        let mut text = String::new();
-        encode_registry(&mut text, &metrics.registry).unwrap();
+        for refused in [
+            Refused::Authentication,
+            Refused::Csr,
+            Refused::Ttl,
+            Refused::NotReady,
+            Refused::CertificateGeneration,
+            // In none of Istio's counters.
+            Refused::Overload,
+        ] {
+            metrics.refused(refused);
+        }
+        let text = page(&metrics);
         for line in [
             "# TYPE citadel_server_csr_count counter",
             "citadel_server_csr_count 2",
             "citadel_server_authentication_failure_count 1",
+            "citadel_server_csr_sign_err_count{error=\"CSR_ERROR\"} 1",
             "citadel_server_csr_sign_err_count{error=\"TTL_ERROR\"} 1",
+            "citadel_server_csr_sign_err_count{error=\"CA_NOT_READY\"} 1",
+            "citadel_server_csr_sign_err_count{error=\"CERT_GEN_ERROR\"} 1",
             "citadel_server_success_cert_issuance_count 1",
             "mesh_ca_issuance_seconds_count 1",
             "mesh_ca_bundle_generation 1",
@@ -416,18 +441,41 @@ mod tests {
                 "no line {line:?} in\n{text}"
             );
         }
-        let value = |name: &str| -> f64 {
-            let line = text
-                .lines()
-                .find(|l| l.starts_with(&format!("{name} ")))
-                .unwrap();
-            line.rsplit(' ').next().unwrap().parse().unwrap()
-        };
-        assert!((86_000.0..=86_400.0).contains(&value("citadel_server_root_cert_expiry_seconds")));
-        assert!(value("citadel_server_root_cert_expiry_timestamp") > 1.7e9);
+        let errors = text.matches("\ncitadel_server_csr_sign_err_count{").count();
+        assert_eq!(errors, 4, "{text}");
+        let left = value(&text, "citadel_server_root_cert_expiry_seconds");
+        assert!((86_000.0..=86_400.0).contains(&left));
+        assert!(value(&text, "citadel_server_root_cert_expiry_timestamp") > 1.7e9);
         assert!(
             !text.contains("citadel_server_cert_chain_expiry"),
             "a self-signed CA has no chain"
         );
+    }
+
+    #[test]
+    fn the_ends_of_certificates_are_those_of_the_bundle_in_use() {
+        let root = TestCa::new("td");
+        let below = |hours: u64| {
+            let key = PrivateKey::generate(KeyKind::EcdsaP256).unwrap();
+            let csr = Csr::from_pem(create_csr_pem(&key, &[]).unwrap().as_bytes()).unwrap();
+            let request = CaRequest::new(csr, "td", "below", Duration::from_secs(hours * 3600));
+            let issued = root.authority().issue_ca(&request, now()).unwrap();
+            let (chain, roots) = (issued.chain().clone(), issued.roots().clone());
+            KeyCertBundle::new(Arc::new(key), chain, roots, now()).unwrap()
+        };
+        let bundles = BundleStore::new(below(1));
+        let metrics = metrics_of(bundles.clone());
+        let roots_end = root.roots().not_after().unix_timestamp();
+        for hours in [2, 3] {
+            bundles.replace(below(hours));
+            let text = page(&metrics);
+            let end = bundles.current().chain().leaf().not_after();
+            let shown = value(&text, "citadel_server_cert_chain_expiry_timestamp");
+            assert_eq!(shown, end.unix_timestamp() as f64);
+            let left = value(&text, "citadel_server_cert_chain_expiry_seconds");
+            assert!((left - hours as f64 * 3600.0).abs() < 60.0, "{left}");
+            let shown = value(&text, "citadel_server_root_cert_expiry_timestamp");
+            assert_eq!(shown, roots_end as f64);
+        }
     }
 }

@@ -148,52 +148,105 @@ mod tests {
             .unwrap()
             .resolve(Some(hours(3)));
         let at = now();
+        let unsupported = ca_core::PublicKeyError::Unsupported;
+        let key = ca_core::KeyError::Rejected("no such object".into());
         let cases = [
-            (csr(b"junk"), Code::InvalidArgument, "CSR signing error (certificate signing request is not properly encoded)"),
+            (
+                csr(b"junk"),
+                Refused::Csr,
+                Code::InvalidArgument,
+                "CSR signing error (certificate signing request is not properly encoded)",
+            ),
             (
                 csr(b"-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n"),
+                Refused::Csr,
                 Code::InvalidArgument,
                 "CSR signing error (failed to parse X.509 certificate signing request)",
             ),
             (
+                CsrError::PublicKey(unsupported).into(),
+                Refused::Csr,
+                Code::InvalidArgument,
+                "CSR signing error (unsupported public key (accepted: RSA, ECDSA P-256 and P-384, Ed25519))",
+            ),
+            (
                 ttl.unwrap_err().into(),
+                Refused::Ttl,
                 Code::InvalidArgument,
                 "CSR signing error (requested TTL 3h0m0s is greater than the max allowed TTL 2h0m0s)",
             ),
-            (SignError::NotReady.into(), Code::Unavailable, "CSR signing error (Istio CA is not ready)"),
+            (
+                SignError::NotReady.into(),
+                Refused::NotReady,
+                Code::Unavailable,
+                "CSR signing error (Istio CA is not ready)",
+            ),
             (
                 SignError::Expired { at }.into(),
+                Refused::CertificateGeneration,
                 Code::Internal,
                 &format!("CSR signing error (signing certificate has expired at {at})"),
             ),
             (
+                SignError::Key(key).into(),
+                Refused::CertificateGeneration,
+                Code::Internal,
+                "CSR signing error (private key rejected: no such object)",
+            ),
+            (
                 AuthzError::NotAnIdentity(ca_core::IdentityError::Scheme).into(),
+                Refused::Authentication,
                 Code::Unauthenticated,
                 "request impersonation authentication failure",
             ),
-            (NotDone::TurnedAway.into(), Code::ResourceExhausted, "too many requests are waiting"),
+            (
+                NotDone::TurnedAway.into(),
+                Refused::Overload,
+                Code::ResourceExhausted,
+                "too many requests are waiting",
+            ),
+            (
+                NotDone::Panicked.into(),
+                Refused::CertificateGeneration,
+                Code::Internal,
+                "internal error",
+            ),
+            (
+                SignError::Refused("unable to validate SAN Identities in CSR: asks for no name".into()).into(),
+                Refused::Csr,
+                Code::InvalidArgument,
+                "CSR signing error (unable to validate SAN Identities in CSR: asks for no name)",
+            ),
             (
                 SignError::Unavailable("upstream 10.0.0.1 said: secret".into()).into(),
+                Refused::CertificateGeneration,
                 Code::Unavailable,
                 "CSR signing error (the signer is not available)",
             ),
             (
                 SignError::Declined("certificate request istio-csr-x was denied: no".into()).into(),
+                Refused::CertificateGeneration,
                 Code::Internal,
                 "CSR signing error (the signer has declined)",
             ),
             (
                 SignError::BadAnswer("a leaf for somebody else".into()).into(),
+                Refused::CertificateGeneration,
                 Code::Internal,
                 "CSR signing error (the signer sent what was not asked for)",
             ),
-            (nobody_is_a_ca().into(), Code::PermissionDenied, "request for the certificate of a CA is not permitted"),
+            (
+                nobody_is_a_ca().into(),
+                Refused::Authentication,
+                Code::PermissionDenied,
+                "request for the certificate of a CA is not permitted",
+            ),
         ];
-        for (error, code, message) in cases {
+        for (error, refused, code, message) in cases {
             let status = error.to_status();
             assert_eq!(
-                (status.code(), status.message()),
-                (code, message),
+                (error.refused(), status.code(), status.message()),
+                (refused, code, message),
                 "{error:?}"
             );
         }

@@ -152,6 +152,15 @@ async fn what_is_missing_is_told_line_by_line() {
             && missing("the audit log /dev/full cannot be written")
             && missing("the serving certificate of grpc has expired at ")
     });
+    // Istio's path for the same.
+    assert_eq!(ca.get("/ready").0, "HTTP/1.1 503 Service Unavailable");
+    // A root that is over has less than nothing left.
+    assert!(
+        value(
+            &ca.get("/metrics").1,
+            "citadel_server_root_cert_expiry_seconds"
+        ) < 0.0
+    );
     let status = ca_server(&["status", "--admin", &ca.admin]);
     assert_eq!(status.status.code(), Some(1));
     assert!(text(&status.stdout).starts_with("ca-server 0.1.0: not ready\n  missing "));
@@ -213,6 +222,14 @@ const ISTIOS: [(&str, &str, &[&str]); 15] = [
     ),
 ];
 const RPC: [&str; 3] = ["grpc_method", "grpc_service", "grpc_type"];
+
+/// What a metric without labels says.
+fn value(page: &str, name: &str) -> f64 {
+    let start = format!("{name} ");
+    let value = page.lines().find_map(|line| line.strip_prefix(&start));
+    assert!(value.is_some(), "no {name} in\n{page}");
+    value.unwrap().parse().unwrap()
+}
 
 /// The names of the labels of one line.
 fn labels(line: &str) -> Vec<&str> {
@@ -276,6 +293,8 @@ async fn the_metrics_are_istios_to_the_letter_and_every_one_is_in_the_manual() {
         "citadel_server_success_cert_issuance_count 1".into(),
         "citadel_server_authentication_failure_count 1".into(),
         "citadel_server_csr_sign_err_count{error=\"CSR_ERROR\"} 1".into(),
+        "citadel_server_csr_parsing_err_count 0".into(),
+        "citadel_server_id_extraction_err_count 0".into(),
         format!("grpc_server_handled_total{{{method},grpc_code=\"OK\"}} 1"),
         format!("grpc_server_handled_total{{{method},grpc_code=\"InvalidArgument\"}} 1"),
         format!("grpc_server_handled_total{{{method},grpc_code=\"Unauthenticated\"}} 1"),
@@ -291,6 +310,20 @@ async fn the_metrics_are_istios_to_the_letter_and_every_one_is_in_the_manual() {
         assert!(text.lines().any(|l| l == line), "no {line:?} in\n{text}");
     }
     assert!(text.ends_with("# EOF\n") && text.matches("# EOF").count() == 1);
+    for (name, certificate) in [
+        (
+            "citadel_server_root_cert_expiry",
+            &root.roots().certificates()[0],
+        ),
+        ("citadel_server_cert_chain_expiry", below.chain().leaf()),
+    ] {
+        let end = certificate.not_after();
+        let timestamp = value(&text, &format!("{name}_timestamp"));
+        assert_eq!(timestamp, end.unix_timestamp() as f64, "{name}");
+        let left = value(&text, &format!("{name}_seconds"));
+        let expected = (end - ca_core::testing::now()).as_seconds_f64();
+        assert!((left - expected).abs() < 60.0, "{name}: {left}");
+    }
 
     let manual = include_str!("../../../docs/operating.md");
     let declared = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
