@@ -311,3 +311,82 @@ impl Args {
 const NOISE: &str = "kube_client::client::builder=off";
 
 pub(crate) const DEFAULT_DATA_DIR: &str = "./mesh-ca-data";
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// Istio's variables that the CA reads, with their defaults in istiod; "" for none.
+    #[test]
+    fn istios_variables_are_read_and_have_istios_defaults() {
+        let command = Args::command();
+        for (variable, default) in [
+            ("AUDIENCE", ""),
+            ("CA_TRUSTED_NODE_ACCOUNTS", ""),
+            ("CERT_SIGNER_DOMAIN", ""),
+            ("CITADEL_ENABLE_JITTER_FOR_ROOT_CERT_ROTATOR", "true"),
+            ("CITADEL_SELF_SIGNED_CA_CERT_TTL", "87600h"),
+            ("CITADEL_SELF_SIGNED_ROOT_CERT_CHECK_INTERVAL", "1h"),
+            (
+                "CITADEL_SELF_SIGNED_ROOT_CERT_GRACE_PERIOD_PERCENTILE",
+                "20",
+            ),
+            ("CLUSTER_ID", "Kubernetes"),
+            ("COMPLIANCE_POLICY", ""),
+            ("DEFAULT_WORKLOAD_CERT_TTL", "24h"),
+            ("ENABLE_CLUSTER_TRUST_BUNDLE_API", "false"),
+            ("EXTERNAL_CA", ""),
+            ("GRPC_KEEPALIVE_INTERVAL", "30s"),
+            ("GRPC_KEEPALIVE_TIMEOUT", "10s"),
+            ("ISTIOD_CUSTOM_HOST", ""),
+            ("ISTIO_GPRC_MAXRECVMSGSIZE", "4194304"),
+            ("ISTIO_GPRC_MAXSTREAMS", "100000"),
+            ("JWT_RULE", ""),
+            ("K8S_SIGNER", ""),
+            ("MAX_WORKLOAD_CERT_TTL", "2160h"),
+            ("PILOT_CA_CERT_CONFIGMAP", "istio-ca-root-cert"),
+            ("PILOT_CERT_PROVIDER", "istiod"),
+            ("PILOT_CRL_CONFIGMAP", "istio-ca-crl"),
+            ("PILOT_ENABLE_CA_CRL", "true"),
+            ("POD_NAME", ""),
+            // Istio's is istio-system; here none says that the names of the server are those of its machine.
+            ("POD_NAMESPACE", ""),
+            ("REVISION", ""),
+            ("ROOT_CA_DIR", "./etc/cacerts"),
+            ("TOKEN_AUDIENCES", "istio-ca"),
+            ("TOKEN_ISSUER", ""),
+            ("TRUSTED_GATEWAY_CIDR", ""),
+            ("TRUST_DOMAIN", "cluster.local"),
+            ("USE_CACERTS_FOR_SELF_SIGNED_CA", "false"),
+            ("XDS_AUTH", "true"),
+        ] {
+            let mut flags = command.get_arguments();
+            let flag = flags.find(|flag| flag.get_env().is_some_and(|name| name == variable));
+            let flag = flag.unwrap_or_else(|| panic!("no flag reads {variable}"));
+            let defaults: Vec<_> = flag.get_default_values().iter().collect();
+            let default = Some(default).filter(|text| !text.is_empty());
+            assert_eq!(defaults, Vec::from_iter(default), "{variable}");
+        }
+    }
+
+    #[test]
+    fn istios_spelling_of_its_flags_is_understood_and_the_end_comes_after_ten_seconds() {
+        let typed = |words: &[&str]| Args::try_parse_from(["ca-server"].iter().chain(words));
+        let nothing = typed(&[]).unwrap();
+        assert_eq!(nothing.shutdown_duration, Duration::from_secs(10));
+        assert_eq!(nothing.grpc.max_connection_age, None);
+        assert_eq!(nothing.admin_listen.port(), 15014);
+        let istios = typed(&[
+            "--keepaliveInterval=1m",
+            "--keepaliveTimeout=2m",
+            "--keepaliveMaxServerConnectionAge=3m",
+        ]);
+        let grpc = istios.unwrap().grpc;
+        let minutes = |count: u64| Duration::from_secs(count * 60);
+        assert_eq!(grpc.keepalive_interval, minutes(1));
+        assert_eq!(grpc.keepalive_timeout, minutes(2));
+        assert_eq!(grpc.max_connection_age, Some(minutes(3)));
+    }
+}

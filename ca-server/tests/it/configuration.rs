@@ -147,6 +147,11 @@ fn how_connections_are_treated_goes_by_istios_names_and_never_to_no_end() {
             .status
             .success()
     );
+    // Istio logs a warning and goes by the default.
+    let output = ca_server(&[("GRPC_KEEPALIVE_TIMEOUT", "soon")], &["config"]);
+    assert!(!output.status.success());
+    let said = text(&output.stderr);
+    assert!(said.contains("not a duration: \"soon\""), "{said}");
 }
 
 fn explain(ca: &Running, flags: &[&str], words: &[&str]) -> (Option<i32>, String) {
