@@ -175,3 +175,70 @@ pub enum AuthenticatorsError {
         cause: FollowError,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ca_auth::{AuthnError, Caller};
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::Args;
+
+    #[derive(Debug)]
+    struct Nobody;
+
+    impl Witness for Nobody {
+        fn verdict(&self, _: &'static str, _: &Result<Caller, AuthnError>, _: Duration) {}
+    }
+
+    /// Istio's: certificate, rule, and behind them what a proxy says.
+    #[tokio::test]
+    async fn callers_are_judged_in_istios_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys.json");
+        let keys = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+        std::fs::write(&path, keys).unwrap();
+        let keys = path.to_str().unwrap();
+        let rule = serde_json::json!({ "issuer": "rule", "jwks_uri": keys }).to_string();
+        let issuers = folder.path().join("issuers.toml");
+        let text = format!("[[issuer]]\nname = \"file\"\nkeys = {keys:?}\n");
+        std::fs::write(&issuers, text).unwrap();
+        let args = Args::try_parse_from([
+            "ca-server",
+            "--trusted-gateway-cidr=10.0.0.0/8",
+            "--token-issuers",
+            issuers.to_str().unwrap(),
+            "--token-issuer=flags",
+            "--token-issuer-keys",
+            keys,
+            "--jwt-rule",
+            &rule,
+        ]);
+        let config: Authentication = args.unwrap().authentication.try_into().unwrap();
+        let witness: Arc<dyn Witness> = Arc::new(Nobody);
+        let all = authenticators(
+            config,
+            &"cluster.local".parse().unwrap(),
+            None,
+            || panic!("nobody asks for local tokens"),
+            &witness,
+        );
+        let all = all.unwrap().status();
+        let order: Vec<_> = all
+            .iter()
+            .map(|each| (each.name, each.issuer.as_deref()))
+            .collect();
+        assert_eq!(
+            order,
+            [
+                ("client-certificate", None),
+                ("jwt", Some("rule")),
+                ("jwt", Some("flags")),
+                ("jwt", Some("file")),
+                ("forwarded-certificate", None),
+            ]
+        );
+    }
+}

@@ -542,8 +542,11 @@ async fn an_old_certificate_does_not_renew_by_itself() {
 #[tokio::test]
 async fn with_authentication_switched_off_everybody_is_refused() {
     let ca = Running::start(&["--xds-auth", "false"]);
-    let verdict = names_for(&ca, &ca.token(&[])).await;
-    assert_eq!(code(&verdict), Code::Unauthenticated);
+    let refused = names_for(&ca, &ca.token(&[])).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    assert_eq!(refused.message(), "request authenticate failure");
+    let count = "citadel_server_authentication_failure_count 1";
+    assert!(ca.get("/metrics").1.lines().any(|line| line == count));
 }
 
 #[test]
