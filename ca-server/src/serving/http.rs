@@ -86,3 +86,42 @@ const READ_HEADER: Duration = Duration::from_secs(30);
 const IDLE: Duration = Duration::from_secs(90);
 /// Of API servers, probes and scrapers, of which a cluster has few.
 const MAX_CONNECTIONS: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// For how many seconds somebody is waited for who has said this and says no more.
+    async fn patience(is_http2: bool, said: &[u8]) -> u64 {
+        let (connection, mut client) = tokio::io::duplex(4096);
+        let incoming = Incoming {
+            connection,
+            is_http2,
+            routes: Router::new(),
+        };
+        let graceful = GracefulShutdown::new();
+        let start = Instant::now();
+        let silent = async {
+            client.write_all(said).await.unwrap();
+            let mut answer = Vec::new();
+            client.read_to_end(&mut answer).await.unwrap();
+        };
+        let talk = Box::pin(talk(incoming, graceful.watcher()));
+        // How it ends is for the log.
+        let _ = tokio::join!(talk, silent);
+        start.elapsed().as_secs()
+    }
+
+    /// Istio, webhook server: row by row; but its clients of HTTP/1 have 90 s between two requests.
+    #[tokio::test(start_paused = true)]
+    async fn a_header_has_thirty_seconds_and_a_silent_connection_ninety() {
+        assert_eq!(patience(false, b"GET / HTTP/1.1\r\nHost:").await, 30);
+        let request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        assert_eq!(patience(false, request).await, 30);
+        let begun = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+        assert_eq!(patience(true, begun).await, 90);
+    }
+}

@@ -106,7 +106,21 @@ async fn reflection_describes_the_services_that_are_there() {
         };
         let file: FileDescriptorProto =
             prost::Message::decode(files.file_descriptor_proto[0].as_slice()).unwrap();
-        assert_eq!(file.service[0].method[0].name(), "CreateCertificate");
+        assert_eq!(file.name(), "security/v1alpha1/ca.proto");
+        assert_eq!(file.package(), "istio.v1.auth");
+        let [method] = &file.service[0].method[..] else {
+            panic!("{:?}", file.service[0]);
+        };
+        assert_eq!(method.name(), "CreateCertificate");
+        assert_eq!(
+            method.input_type(),
+            ".istio.v1.auth.IstioCertificateRequest"
+        );
+        assert_eq!(
+            method.output_type(),
+            ".istio.v1.auth.IstioCertificateResponse"
+        );
+        assert!(!method.client_streaming() && !method.server_streaming());
     }
 }
 
@@ -184,6 +198,34 @@ async fn an_address_has_its_bound_and_a_deadline_frees_the_place() {
     })
     .await
     .expect("the place in time");
+}
+
+// With threads for the client, whose request does not end while the server does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_does_not_finish_keeps_the_server_no_longer_than_was_said() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let issuer = format!("https://localhost:{}", silent.local_addr().unwrap().port());
+    let ca = Running::start(&["--token-issuer", &issuer, "--shutdown-duration", "1s"]);
+    let token = TokenKey::new("key").token(&issuer, &json!({}));
+    let client = Client::connect(&ca, None, Some(token)).await;
+    let (_, csr) = key_and_csr(&[]);
+    let asking = tokio::spawn(async move { client.ask(&csr, 0).await.map(drop) });
+    tokio::time::timeout(DEADLINE, async {
+        while !ca.get("/metrics").1.contains("\nmesh_ca_in_flight 1\n") {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .expect("the request in time");
+    let start = Instant::now();
+    let (status, _folder) = tokio::task::spawn_blocking(move || ca.signal("TERM"))
+        .await
+        .unwrap();
+    assert!(status.success(), "{status}");
+    let took = start.elapsed();
+    let expected = Duration::from_secs(1)..Duration::from_secs(5);
+    assert!(expected.contains(&took), "{took:?}");
+    assert!(asking.await.unwrap().is_err());
 }
 
 /// What is turned away before it is read is counted and on the record, like everything else.

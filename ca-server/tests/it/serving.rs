@@ -98,6 +98,10 @@ async fn successor(address: &str, roots: impl Fn() -> String, old: &Certificate)
 /// An HTTP/2 connection: alive as long as its pings are answered.
 struct Http2(Connection);
 
+/// Kinds of frames.
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+
 impl Http2 {
     async fn begin(mut connection: Connection) -> Self {
         const NO_SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
@@ -110,23 +114,28 @@ impl Http2 {
     }
 
     async fn ping(&mut self) {
-        const PING: u8 = 6;
         let mut frame = vec![0, 0, 8, PING, 0, 0, 0, 0, 0];
         frame.extend(*b"are you?");
         self.0.write_all(&frame).await.unwrap();
         loop {
-            let mut head = [0; 9];
-            let read = timeout(DEADLINE, self.0.read_exact(&mut head)).await;
-            read.expect("a frame in time").expect("a living connection");
-            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-            let mut body = vec![0; length as usize];
-            self.0.read_exact(&mut body).await.unwrap();
-            let is_acknowledged = head[4] & 1 == 1;
-            if head[3] == PING && is_acknowledged {
+            let (kind, flags, body) = self.next().await.expect("a living connection");
+            let is_acknowledged = flags & 1 == 1;
+            if kind == PING && is_acknowledged {
                 assert_eq!(body, b"are you?");
                 return;
             }
         }
+    }
+
+    /// The next frame: its kind, its flags, and what it holds. `None` when the connection has ended.
+    async fn next(&mut self) -> Option<(u8, u8, Vec<u8>)> {
+        let mut head = [0; 9];
+        let read = timeout(DEADLINE, self.0.read_exact(&mut head)).await;
+        read.expect("a frame in time").ok()?;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut body = vec![0; length as usize];
+        self.0.read_exact(&mut body).await.ok()?;
+        Some((head[3], head[4], body))
     }
 }
 
@@ -282,6 +291,23 @@ async fn a_new_root_is_taken_for_both_directions_while_clients_of_the_old_one_st
     let identity = Identity::from_pem(answer.chain.to_pem(), key.to_pkcs8_pem().as_str());
     let with_certificate = Client::connect(&ca, Some(identity), None).await;
     with_certificate.ask(&csr, 600).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_without_a_sign_of_life_is_given_up_and_one_that_is_here_for_long_is_sent_away() {
+    let ca = Running::start(&["--keepalive-interval", "1s", "--keepalive-timeout", "1s"]);
+    let connection = connect(&ca.serving, &ca.root_pem(), &["h2"]).await.unwrap();
+    let mut silent = Http2::begin(connection).await;
+    let mut was_asked = false;
+    while let Some((kind, flags, _)) = silent.next().await {
+        was_asked |= kind == PING && flags == 0;
+    }
+    assert!(was_asked);
+
+    let ca = Running::start(&["--max-connection-age", "1s"]);
+    let connection = connect(&ca.serving, &ca.root_pem(), &["h2"]).await.unwrap();
+    let mut old = Http2::begin(connection).await;
+    while old.next().await.expect("a farewell").0 != GOAWAY {}
 }
 
 /// A certificate of an operator's own, in files.
@@ -653,8 +679,9 @@ fn the_names_in_a_namespace_are_those_of_istiod() {
     let ca = Running::start(&[&flags[..], &["--revision", "canary"]].concat());
     let read = |path: &Path| std::fs::read(path).unwrap();
     let chain = CertificateChain::from_pem(&read(&folder.path().join("grpc/cert-chain.pem")));
-    let names = chain.unwrap();
-    let names: Vec<String> = names
+    let chain = chain.unwrap();
+    assert_eq!(chain.leaf().subject_der(), b"\x30\x00", "no common name");
+    let names: Vec<String> = chain
         .leaf()
         .names()
         .iter()
