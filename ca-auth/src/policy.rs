@@ -100,7 +100,7 @@ impl Policy {
     /// Reads the text of a policy file, in TOML.
     ///
     /// # Errors
-    /// With everything that is wrong in it, and where.
+    /// With everything that is wrong in it, and where; also when there is nothing in it, which nobody means by an empty file.
     pub fn parse(text: &str, mesh: &TrustDomain) -> Result<Self, PolicyError> {
         file::read(text, mesh)
     }

@@ -55,10 +55,24 @@ pub(super) fn read(text: &str, mesh: &TrustDomain) -> Result<Policy, PolicyError
         text,
         found: Vec::new(),
     };
+    if says_nothing(text) {
+        problems.add(
+            0..0,
+            "there is nothing in it (own names and no others are written: own-identity = \"allow\")",
+        );
+        return Err(problems.into_error());
+    }
     let file: File = match toml::from_str(text) {
         Ok(file) => file,
         Err(error) => {
-            problems.add(error.span().unwrap_or_default(), error.message());
+            let is_toml = text.parse::<toml::Table>().is_ok();
+            let hint = if is_toml {
+                ""
+            } else {
+                " (a policy file is TOML)"
+            };
+            let message = format!("{}{hint}", error.message());
+            problems.add(error.span().unwrap_or_default(), &message);
             return Err(problems.into_error());
         }
     };
@@ -98,6 +112,13 @@ pub(super) fn read(text: &str, mesh: &TrustDomain) -> Result<Policy, PolicyError
         limits,
         authorities,
     })
+}
+
+/// As a file is between the moment at which it is cut off and the one at which it is written anew: who is denied something
+/// must not have it meanwhile.
+fn says_nothing(text: &str) -> bool {
+    let mut lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
+    lines.all(|line| line.is_empty() || line.starts_with('#'))
 }
 
 /// Notes what is wrong and goes on, so that all of it is told at once. What it makes of a wrong table is never used.

@@ -43,11 +43,38 @@ const CART: &str = "/ns/shop/sa/cart";
 const EDGE: &str = "/ns/gateways/sa/edge";
 
 #[test]
-fn an_empty_policy_is_own_names_only() {
-    let grant = ask("", token(&[CART]), None).unwrap();
+fn a_policy_without_rules_is_own_names_only() {
+    let text = "own-identity = \"allow\"";
+    let grant = ask(text, token(&[CART]), None).unwrap();
     assert_eq!(rules(&grant), ["own identity"]);
     assert_eq!(grant.max_ttl(), None);
-    assert!(ask("", token(&[CART]), Some(EDGE)).is_err());
+    assert!(ask(text, token(&[CART]), Some(EDGE)).is_err());
+}
+
+#[test]
+fn a_file_that_is_cut_off_is_no_policy_and_neither_is_one_of_another_language() {
+    for text in [
+        "",
+        "\n",
+        " \t\r\n",
+        "# rules follow\n\n  # [[deny]]\n",
+        "\u{feff}",
+    ] {
+        assert_eq!(
+            problems(text),
+            [
+                "line 1, column 1: there is nothing in it (own names and no others are written: own-identity = \"allow\")"
+            ],
+            "{text:?}"
+        );
+    }
+    let yaml = problems("deny:\n  - name: x\n");
+    assert!(
+        yaml[0].starts_with("line 1, column ") && yaml[0].ends_with(" (a policy file is TOML)"),
+        "{yaml:?}"
+    );
+    let unknown = problems("own-names = \"allow\"");
+    assert!(!unknown[0].contains("TOML"), "{unknown:?}");
 }
 
 #[test]
