@@ -59,6 +59,9 @@ pub enum AuthnError {
     /// The evidence has nothing this authenticator could judge.
     #[error("not presented")]
     NotPresented,
+    /// What was presented is for somebody else to judge. For this authenticator it is as good as no evidence.
+    #[error("does not apply: {0}")]
+    AnotherIssuer(#[source] AnotherIssuer),
     /// What was presented is not good. The caller gains nothing by trying again.
     #[error("rejected: {0}")]
     Rejected(#[source] Reason),
@@ -66,6 +69,27 @@ pub enum AuthnError {
     #[error("could not ask: {0}")]
     CouldNotAsk(#[source] Reason),
 }
+
+/// A token of another issuer than that of an authenticator, whose keys say nothing about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnotherIssuer {
+    /// What the token says, shortened.
+    pub found: Option<String>,
+    /// Whose tokens are judged.
+    pub expected: String,
+}
+
+impl fmt::Display for AnotherIssuer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.found {
+            Some(found) => write!(f, "the token is of issuer {found:?}")?,
+            None => f.write_str("the token names no issuer")?,
+        }
+        write!(f, ", not of {:?}", self.expected)
+    }
+}
+
+impl Error for AnotherIssuer {}
 
 /// A sentence for the log. **Never holds a token.**
 pub type Reason = Box<dyn Error + Send + Sync>;
@@ -160,15 +184,63 @@ impl fmt::Display for Refusal {
         if self.reasons.is_empty() {
             return f.write_str(": no authenticator is configured");
         }
-        for (index, (name, reason)) in self.reasons.iter().enumerate() {
+        for (index, line) in self.lines().iter().enumerate() {
             let separator = if index == 0 { ": " } else { "; " };
-            write!(f, "{separator}{name} {reason}")?;
+            write!(f, "{separator}{line}")?;
         }
         Ok(())
     }
 }
 
 impl Error for Refusal {}
+
+impl Refusal {
+    /// What is the same for several issuers is said once: that a token does not read, and that it is of none of them.
+    fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (name, reason) in &self.reasons {
+            let line = match reason {
+                AuthnError::AnotherIssuer(one) => self.not_of_these(name, one),
+                reason => format!("{name} {reason}"),
+            };
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
+        }
+        lines
+    }
+
+    /// All issuers that a token is not of, in place of `one`.
+    fn not_of_these(&self, name: &str, one: &AnotherIssuer) -> String {
+        let of_this_name = self.reasons.iter().filter(|(other, _)| *other == name);
+        let (mut expected, mut is_of_none) = (Vec::new(), true);
+        for (_, reason) in of_this_name {
+            match reason {
+                AuthnError::AnotherIssuer(another) => {
+                    expected.push(format!("{:?}", another.expected));
+                }
+                _ => is_of_none = false,
+            }
+        }
+        if expected.len() == 1 {
+            return format!("{name} does not apply: {one}");
+        }
+        let expected = expected.join(", ");
+        match &one.found {
+            Some(found) if is_of_none => format!(
+                "{name} does not apply: the token is of issuer {found:?}, which is none of those configured ({expected})"
+            ),
+            Some(found) => {
+                format!(
+                    "{name} does not apply: the token is of issuer {found:?}, not of {expected}"
+                )
+            }
+            None => format!(
+                "{name} does not apply: the token names no issuer, and those configured are {expected}"
+            ),
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -187,8 +259,10 @@ mod tests {
         Absent,
         Bad,
         Unreachable,
+        /// Of the first issuer, and not of the second.
+        Another(Option<&'static str>, &'static str),
     }
-    use Answer::{Absent, Bad, Unreachable, Vouch};
+    use Answer::{Absent, Another, Bad, Unreachable, Vouch};
 
     impl Authenticator for Scripted {
         fn name(&self) -> &'static str {
@@ -209,6 +283,10 @@ mod tests {
                 Absent => Err(AuthnError::NotPresented),
                 Bad => Err(AuthnError::Rejected("it is forged".into())),
                 Unreachable => Err(AuthnError::CouldNotAsk("no answer within 5s".into())),
+                Another(found, expected) => Err(AuthnError::AnotherIssuer(AnotherIssuer {
+                    found: found.map(str::to_owned),
+                    expected: expected.into(),
+                })),
             };
             Box::pin(async move { answer })
         }
@@ -263,6 +341,46 @@ mod tests {
             assert_eq!(refusal.to_string(), line);
             assert_eq!(refusal.reasons().len(), answers.len());
         }
+    }
+
+    #[tokio::test]
+    async fn a_token_of_another_issuer_is_named_once_and_counts_as_no_evidence() {
+        let (a, b) = (Another(Some("x"), "a"), Another(Some("x"), "b"));
+        let nameless = [
+            ("jwt", Another(None, "a")),
+            ("jwt", Another(None, "b")),
+            ("jwt", Bad),
+        ];
+        for (answers, line) in [
+            (
+                &[("jwt", a)][..],
+                "jwt does not apply: the token is of issuer \"x\", not of \"a\"",
+            ),
+            (
+                &[("tls", Absent), ("jwt", a), ("jwt", b)],
+                "tls not presented; jwt does not apply: the token is of issuer \"x\", which is none of those \
+                 configured (\"a\", \"b\")",
+            ),
+            (
+                &[("jwt", a), ("jwt", Bad), ("jwt", b)],
+                "jwt does not apply: the token is of issuer \"x\", not of \"a\", \"b\"; jwt rejected: it is forged",
+            ),
+            (
+                &nameless,
+                "jwt does not apply: the token names no issuer, and those configured are \"a\", \"b\"; \
+                 jwt rejected: it is forged",
+            ),
+            (&[("jwt", Bad), ("jwt", Bad)], "jwt rejected: it is forged"),
+        ] {
+            let refusal = ask(answers).await.unwrap_err();
+            assert_eq!(
+                refusal.to_string(),
+                format!("nobody vouches for the caller: {line}")
+            );
+            assert!(!refusal.is_retryable());
+            assert_eq!(refusal.reasons().len(), answers.len());
+        }
+        assert!(ask(&[("jwt", a), ("jwt", Vouch)]).await.is_ok());
     }
 
     #[tokio::test]

@@ -8,9 +8,10 @@ use ca_core::{BoxFuture, IdentityError, SpiffeId, TrustDomain};
 use jsonwebtoken::Algorithm;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
-use crate::authenticator::{Authenticator, AuthenticatorStatus, AuthnError};
+use crate::authenticator::{AnotherIssuer, Authenticator, AuthenticatorStatus, AuthnError};
 use crate::caller::{Caller, Identities, Pod, ServiceAccount, Source, SubjectError};
 use crate::evidence::Evidence;
 use crate::issuer_keys::IssuerKeys;
@@ -92,17 +93,20 @@ impl JwtAuthenticator {
         self
     }
 
-    async fn judge(&self, token: &str, now: OffsetDateTime) -> Result<Caller, TokenError> {
-        Ok(self.verified(token, now).await?.caller)
-    }
-
     /// Judges a token, and tells what it is bound to besides.
     pub(crate) async fn verified(
         &self,
         token: &str,
         now: OffsetDateTime,
     ) -> Result<VerifiedToken, TokenError> {
-        let token = SignedToken::read(token)?;
+        self.verify(SignedToken::read(token)?, now).await
+    }
+
+    async fn verify(
+        &self,
+        token: SignedToken<'_>,
+        now: OffsetDateTime,
+    ) -> Result<VerifiedToken, TokenError> {
         if let Some(issuer) = &self.issuer {
             token.claims.check_issuer(issuer)?;
         }
@@ -120,6 +124,21 @@ impl JwtAuthenticator {
             Err(error) => return Err(error),
         };
         self.accept(token.claims, &token.claims_json, &keys, now)
+    }
+
+    /// What is wrong with a token that has been read, with whose token it is.
+    fn reason(&self, error: TokenError) -> AuthnError {
+        let could_ask = !matches!(error, TokenError::Keys(_));
+        let reason = match (error, &self.issuer) {
+            (TokenError::Issuer(another), _) => return AuthnError::AnotherIssuer(another),
+            (error, Some(issuer)) => format!("issuer {issuer:?}: {error}").into(),
+            (error, None) => error.into(),
+        };
+        if could_ask {
+            AuthnError::Rejected(reason)
+        } else {
+            AuthnError::CouldNotAsk(reason)
+        }
     }
 
     /// Judges claims that the issuer has made.
@@ -293,13 +312,12 @@ impl Authenticator for JwtAuthenticator {
     ) -> BoxFuture<'a, Result<Caller, AuthnError>> {
         Box::pin(async move {
             let token = evidence.bearer_token().ok_or(AuthnError::NotPresented)?;
-            self.judge(token.secret(), now).await.map_err(|error| {
-                if let TokenError::Keys(cause) = error {
-                    AuthnError::CouldNotAsk(cause.into())
-                } else {
-                    AuthnError::Rejected(error.into())
-                }
-            })
+            // One that does not read is nobody's.
+            let token = SignedToken::read(token.secret())
+                .map_err(|error| AuthnError::Rejected(error.into()))?;
+            let verified = self.verify(token, now).await;
+            let verified = verified.map_err(|error| self.reason(error))?;
+            Ok(verified.caller)
         })
     }
 
@@ -349,7 +367,15 @@ pub enum TokenError {
     /// Not three parts in base64url.
     #[error("not a signed JSON Web Token")]
     Form,
-    /// A part is not the JSON it should be, or lacks a required member.
+    /// A part lacks a required member.
+    #[error("the {part} of the token: there is no {member:?}")]
+    Missing {
+        /// Which part.
+        part: &'static str,
+        /// What it lacks: a name of ours, nothing of the token.
+        member: String,
+    },
+    /// A part is not the JSON it should be.
     #[error("the {part} of the token cannot be read (column {column})")]
     Json {
         /// Which part.
@@ -379,23 +405,20 @@ pub enum TokenError {
     #[error("the signature does not verify")]
     Signature,
     /// Its time is over.
-    #[error("expired at {at}")]
+    #[error("expired at {}", shown(*at))]
     Expired {
         /// When.
         at: OffsetDateTime,
     },
     /// Its time has not come.
-    #[error("not valid before {from}")]
+    #[error("not valid before {}", shown(*from))]
     NotYetValid {
         /// From when on it is.
         from: OffsetDateTime,
     },
     /// Another issuer than the one expected.
-    #[error("unexpected issuer {found:?}")]
-    Issuer {
-        /// What the token says.
-        found: Option<String>,
-    },
+    #[error(transparent)]
+    Issuer(#[from] AnotherIssuer),
     /// Meant for somebody else.
     #[error("meant for {found}, not for us")]
     Audience {
@@ -422,7 +445,7 @@ impl TokenError {
     pub(crate) fn is_for_the_issuer_to_judge(&self) -> bool {
         matches!(
             self,
-            Self::Keys(_) | Self::UnknownKey { .. } | Self::Issuer { .. }
+            Self::Keys(_) | Self::UnknownKey { .. } | Self::Issuer(_)
         )
     }
 }
@@ -457,12 +480,13 @@ struct Claims {
 }
 
 impl Claims {
-    fn check_issuer(&self, expected: &str) -> Result<(), TokenError> {
+    fn check_issuer(&self, expected: &str) -> Result<(), AnotherIssuer> {
         if self.iss.as_deref() == Some(expected) {
             return Ok(());
         }
-        Err(TokenError::Issuer {
+        Err(AnotherIssuer {
             found: self.iss.as_ref().map(excerpt),
+            expected: expected.into(),
         })
     }
 
@@ -571,10 +595,20 @@ impl KubernetesClaims {
 }
 
 fn parse<T: DeserializeOwned>(part: &'static str, json: &[u8]) -> Result<T, TokenError> {
-    // The library's own message would quote what it found.
-    serde_json::from_slice(json).map_err(|error| TokenError::Json {
-        part,
-        column: error.column(),
+    serde_json::from_slice(json).map_err(|error| {
+        // The library's own message would quote what it found, but for a member that is not there.
+        let message = error.to_string();
+        let missing = message.strip_prefix("missing field `");
+        match missing.and_then(|rest| rest.split_once('`')) {
+            Some((member, _)) => TokenError::Missing {
+                part,
+                member: member.into(),
+            },
+            None => TokenError::Json {
+                part,
+                column: error.column(),
+            },
+        }
     })
 }
 
@@ -591,6 +625,11 @@ fn instant(seconds: f64) -> OffsetDateTime {
     OffsetDateTime::UNIX_EPOCH
         .checked_add(Duration::seconds(bounded.floor() as i64))
         .unwrap_or(last)
+}
+
+fn shown(time: OffsetDateTime) -> String {
+    // A year beyond 9999 does not format: it is what `instant` makes of times that nobody means.
+    time.format(&Rfc3339).unwrap_or_else(|_| time.to_string())
 }
 
 /// Logs must not be filled by whoever sends tokens.

@@ -69,7 +69,8 @@ mod subject_rule;
 
 pub use address_range::{AddressRange, AddressRangeError, TrustedProxies};
 pub use authenticator::{
-    Authenticator, AuthenticatorStatus, Authenticators, AuthnError, Plaintext, Reason, Refusal,
+    AnotherIssuer, Authenticator, AuthenticatorStatus, Authenticators, AuthnError, Plaintext,
+    Reason, Refusal,
 };
 pub use authorizer::{AuthorityGrant, Authorizer, AuthzError, Grant, KeyRefused};
 pub use caller::{Caller, Identities, Pod, ServiceAccount, Source, SubjectError};

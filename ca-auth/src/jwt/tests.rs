@@ -19,9 +19,9 @@ const NOW: i64 = 1_800_000_000;
 impl JwtAuthenticator {
     /// With keys that are at hand nobody waits.
     fn judge_now(&self, token: &str, now: OffsetDateTime) -> Result<Caller, TokenError> {
-        let verdict = pin!(self.judge(token, now));
+        let verdict = pin!(self.verified(token, now));
         match verdict.poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(verdict) => verdict,
+            Poll::Ready(verdict) => verdict.map(|verified| verified.caller),
             Poll::Pending => panic!("a token is judged without waiting"),
         }
     }
@@ -512,8 +512,12 @@ fn times_are_kept_to_the_second() {
         let verdict = issuer.judge(&issuer.signed(&claims(changes.clone())));
         assert_eq!(verdict.map(drop), *expected, "{changes}");
     }
+    let endless = issuer.judge(&issuer.signed(&claims(json!({ "exp": null }))));
+    assert_eq!(
+        endless.unwrap_err().to_string(),
+        "the claims of the token: there is no \"exp\""
+    );
     for wrong in [
-        json!({ "exp": null }),
         json!({ "exp": "1900000000" }),
         json!({ "exp": [] }),
         json!({ "exp": true }),
@@ -615,11 +619,12 @@ fn the_subject_must_be_a_service_account() {
             .judge(&issuer.signed(&claims(json!({ "sub": long }))))
             .is_err()
     );
-    for wrong in [
-        json!(null),
-        json!(7),
-        json!(["system:serviceaccount:shop:cart"]),
-    ] {
+    let nobody = issuer.judge(&issuer.signed(&claims(json!({ "sub": null }))));
+    assert_eq!(
+        nobody.unwrap_err().to_string(),
+        "the claims of the token: there is no \"sub\""
+    );
+    for wrong in [json!(7), json!(["system:serviceaccount:shop:cart"])] {
         let verdict = issuer.judge(&issuer.signed(&claims(json!({ "sub": wrong }))));
         assert!(matches!(verdict, Err(TokenError::Json { .. })), "{wrong}");
     }
@@ -667,6 +672,54 @@ async fn evidence_without_a_token_is_told_from_a_bad_token() {
     assert!(jwt.authenticate(&good, at(NOW)).await.is_ok());
     let late = jwt.authenticate(&good, at(NOW + 3600)).await;
     assert!(matches!(late, Err(AuthnError::Rejected(_))));
+}
+
+#[tokio::test]
+async fn of_several_issuers_the_one_that_refuses_is_named_and_the_others_have_nothing_to_judge() {
+    let issuers =
+        ["https://a", "https://b", "https://c"].map(|name| (name, Issuer::new(KeyKind::EcdsaP256)));
+    let all = issuers.iter().map(|(name, issuer)| {
+        let jwt = issuer.authenticator().with_issuer(*name);
+        Box::new(jwt) as Box<dyn Authenticator>
+    });
+    let all = Authenticators::new(all.collect());
+    let judge = async |token: &str| {
+        let evidence = Evidence::new(Transport::Tls { client_chain: None });
+        let evidence = evidence.with_authorization(&format!("Bearer {token}"));
+        all.authenticate(&evidence, at(NOW)).await
+    };
+    let signed = |by: usize, changes: Value| issuers[by].1.signed(&claims(changes));
+
+    let caller = judge(&signed(1, json!({ "iss": "https://b" }))).await;
+    let source = Source::Token {
+        issuer: Some("https://b".into()),
+    };
+    assert_eq!(caller.unwrap().source, source);
+
+    for (token, line) in [
+        (
+            signed(0, json!({ "iss": "https://b" })),
+            "jwt does not apply: the token is of issuer \"https://b\", not of \"https://a\", \"https://c\"; \
+             jwt rejected: issuer \"https://b\": the signature does not verify",
+        ),
+        (
+            signed(0, json!({ "iss": "https://x" })),
+            "jwt does not apply: the token is of issuer \"https://x\", which is none of those configured \
+             (\"https://a\", \"https://b\", \"https://c\")",
+        ),
+        ("x".into(), "jwt rejected: not a signed JSON Web Token"),
+    ] {
+        let refusal = judge(&token).await.unwrap_err();
+        assert_eq!(
+            refusal.to_string(),
+            format!("nobody vouches for the caller: {line}")
+        );
+    }
+    let refusal = judge(&signed(0, json!({ "iss": "https://b" }))).await;
+    let refusal = refusal.unwrap_err();
+    let rejections = refusal.reasons().iter();
+    let rejections = rejections.filter(|(_, reason)| matches!(reason, AuthnError::Rejected(_)));
+    assert_eq!(rejections.count(), 1);
 }
 
 #[test]
@@ -883,7 +936,10 @@ async fn an_unknown_key_is_looked_for_once_and_who_cannot_be_asked_is_told_from_
     assert!(bad(&verdict) && asked == 0, "{verdict:?}");
     let other = Issuer::new(KeyKind::EcdsaP256);
     let (verdict, asked) = judge(&place, &other.signed(&claims(json!({})))).await;
-    assert!(bad(&verdict) && asked == 0, "{verdict:?}");
+    assert!(
+        matches!(verdict, Err(AuthnError::AnotherIssuer(_))) && asked == 0,
+        "{verdict:?}"
+    );
     // Without an ID in the header, a new key cannot be told from a forgery: once is asked.
     let nameless = other.signed(&claims(json!({ "iss": LocalIssuer::NAME })));
     let place = Place {

@@ -66,6 +66,7 @@ impl Witness for Verdicts {
         let outcome = match verdict {
             Ok(_) => "vouched",
             Err(AuthnError::NotPresented) => "not_presented",
+            Err(AuthnError::AnotherIssuer(_)) => "another_issuer",
             Err(AuthnError::Rejected(_)) => "rejected",
             Err(AuthnError::CouldNotAsk(_)) => "could_not_ask",
         };
@@ -75,7 +76,7 @@ impl Witness for Verdicts {
         };
         self.count.get_or_create(&labels).0.inc();
         // Who was not asked anything would drown those who were.
-        if outcome != "not_presented" {
+        if !matches!(outcome, "not_presented" | "another_issuer") {
             let label = AuthenticatorLabel { authenticator };
             self.seconds
                 .get_or_create(&label)

@@ -231,6 +231,29 @@ async fn several_issuers_are_believed_each_about_its_own() {
             None => assert_eq!(code(&verdict), Code::Unauthenticated, "{verdict:?}"),
         }
     }
+    // Those whose token it is not have nothing to reject.
+    let metrics = ca.get("/metrics").1;
+    for (outcome, count) in [("vouched", 3), ("rejected", 5)] {
+        let line = format!(
+            "mesh_ca_authentication_count{{authenticator=\"jwt\",outcome=\"{outcome}\"}} {count}"
+        );
+        assert!(metrics.lines().any(|l| l == line), "no {line} in {metrics}");
+    }
+    let stranger = file_key.token("https://x.example", &json!({}));
+    assert_eq!(
+        code(&names_for(&ca, &stranger).await),
+        Code::Unauthenticated
+    );
+    let debug: serde_json::Value = serde_json::from_str(&ca.get("/debug").1).unwrap();
+    let reason = debug["refusals"][0]["reason"].as_str().unwrap();
+    assert_eq!(
+        reason,
+        format!(
+            "nobody vouches for the caller: client-certificate not presented; jwt does not apply: the token is of \
+             issuer \"https://x.example\", which is none of those configured ({:?}, {:?}, \"file\")",
+            kubernetes.name, ci.name
+        )
+    );
 
     // A file is followed too.
     let next = TokenKey::new("next");
@@ -371,6 +394,19 @@ async fn a_policy_decides_and_is_followed() {
     )
     .await;
     assert_eq!(names(&client).await.unwrap(), [CART]);
+
+    // Nor does one that is cut off, as it is while somebody writes it.
+    std::fs::write(&path, "").unwrap();
+    let end = Instant::now() + running::DEADLINE;
+    while !ca.get("/readyz").1.contains("there is nothing in it") {
+        assert!(
+            Instant::now() < end,
+            "the empty file was not looked at in time"
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let still = on_behalf(&client, GATE).await;
+    assert_eq!(code(&still), Code::Unauthenticated);
 }
 
 /// Policy, issuer keys and issuer roots are replaced under those who ask: nobody notices.
