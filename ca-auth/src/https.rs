@@ -1,5 +1,6 @@
 //! Small documents of known places, fetched over HTTPS.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
@@ -147,6 +148,29 @@ async fn exchange(
 pub struct DocumentUrl(Uri);
 
 impl DocumentUrl {
+    /// `text` as it may be shown, whatever it is: where it has an address in it, without what stands there before the host, which
+    /// may be a password. Addresses end at a double quote or with the line.
+    pub fn without_userinfo(text: &str) -> Cow<'_, str> {
+        let mut shown = String::new();
+        let mut is_whole = true;
+        let mut rest = text;
+        while let Some((before, after)) = behind_scheme(rest) {
+            let (address, behind) = after.split_at(after.find(['"', '\n']).unwrap_or(after.len()));
+            let userinfo = userinfo(address);
+            shown += before;
+            if !userinfo.is_empty() {
+                shown += "…@";
+                is_whole = false;
+            }
+            shown += &address[userinfo.len()..];
+            rest = behind;
+        }
+        if is_whole {
+            return text.into();
+        }
+        (shown + rest).into()
+    }
+
     /// Whether what comes from there is protected by TLS, and not by being on this machine.
     pub fn is_encrypted(&self) -> bool {
         self.0.scheme_str() == Some("https")
@@ -170,6 +194,28 @@ impl DocumentUrl {
             .path_and_query()
             .map_or("/", http::uri::PathAndQuery::as_str)
     }
+}
+
+/// What stands before an address, with its scheme, and the address. JSON may write a slash with a backslash.
+fn behind_scheme(text: &str) -> Option<(&str, &str)> {
+    let ends = ["://", ":\\/\\/"].map(|mark| Some(text.find(mark)? + mark.len()));
+    let end = ends.into_iter().flatten().min()?;
+    Some(text.split_at(end))
+}
+
+/// What stands before the host, with its `@`; nothing where an address begins with the host. Whoever has typed a password may have
+/// forgotten that a slash in it is written as `%2F`: what would be no port is taken for one.
+fn userinfo(address: &str) -> &str {
+    let authority = address
+        .split(['/', '\\', '?', '#'])
+        .next()
+        .unwrap_or_default();
+    let within = if authority.contains('@') || is_host_and_port(authority) {
+        authority
+    } else {
+        address
+    };
+    within.rfind('@').map_or("", |at| &address[..=at])
 }
 
 /// Without the brackets of an IPv6 address.
@@ -205,7 +251,7 @@ impl FromStr for DocumentUrl {
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
         let refuse = |why| UrlError {
-            url: text.into(),
+            url: Self::without_userinfo(text).into_owned(),
             why,
         };
         let uri: Uri = text.parse().map_err(|_| refuse("it is not a URL"))?;

@@ -290,3 +290,29 @@ fn a_port_that_is_no_number_is_refused_and_not_taken_for_none() {
         assert!(good.parse::<DocumentUrl>().is_ok(), "{good}");
     }
 }
+
+#[test]
+fn what_stands_before_a_host_is_never_shown() {
+    for (text, shown) in [
+        ("https://user:pass@h/k@l", "https://…@h/k@l"),
+        ("https://pass@h", "https://…@h"),
+        ("https://user:p@ss@h:1/", "https://…@h:1/"),
+        ("https://user:pa/ss@h/k", "https://…@h/k"),
+        (
+            r#"{"a":"https://b","c":"https://user:pass@d/","e":"f@g"}"#,
+            r#"{"a":"https://b","c":"https://…@d/","e":"f@g"}"#,
+        ),
+        (r#""https:\/\/user:pass@h\/k""#, r#""https:\/\/…@h\/k""#),
+        ("https://a@b\nhttp://c:d@e", "https://…@b\nhttp://…@e"),
+        // Nothing to hide.
+        ("https://h:1/a@b", "https://h:1/a@b"),
+        ("https://[::1]:1/a@b", "https://[::1]:1/a@b"),
+        ("someone@example.com", "someone@example.com"),
+        ("", ""),
+    ] {
+        assert_eq!(DocumentUrl::without_userinfo(text), shown);
+    }
+    let refused = "https://user:pass@h/".parse::<DocumentUrl>().unwrap_err();
+    let said = refused.to_string();
+    assert_eq!(said, "URL \"https://…@h/\": it holds a user name");
+}
