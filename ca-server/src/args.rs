@@ -23,8 +23,9 @@ mod layers;
 mod registration;
 mod serving;
 mod telemetry;
+mod value;
 
-pub(crate) use authentication::AuthenticationArgs;
+pub(crate) use authentication::{AuthenticationArgs, clock_skew};
 pub(crate) use authority::AuthorityArgs;
 pub(crate) use cluster_callers::{ClusterCallersArgs, TokensAre};
 pub(crate) use cluster_roots::ClusterRootsArgs;
@@ -34,7 +35,7 @@ pub(crate) use grpc::GrpcArgs;
 pub(crate) use kubernetes::KubernetesArgs;
 pub use layers::{ConfigurationError, Settings};
 pub(crate) use registration::RegistrationArgs;
-pub(crate) use serving::ServingArgs;
+pub(crate) use serving::{NamedHosts, ServingArgs};
 pub(crate) use telemetry::TelemetryArgs;
 
 /// A certificate authority for service meshes, wire-compatible with Istio.
@@ -60,11 +61,11 @@ pub struct Args {
     pub(crate) data_dir: PathBuf,
 
     /// Address for certificate requests (gRPC over TLS). Port 0 takes a free one.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15012")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15012", value_parser = value::address)]
     pub(crate) listen: SocketAddr,
 
     /// Address for /healthz, /readyz, /metrics and, from this machine, /debug (plain HTTP). Port 0 takes a free one.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15014")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15014", value_parser = value::address)]
     pub(crate) admin_listen: SocketAddr,
 
     /// The trust domain of the mesh: the authority part of every name.
@@ -102,7 +103,8 @@ pub struct Args {
         long,
         env = "CITADEL_SELF_SIGNED_ROOT_CERT_GRACE_PERIOD_PERCENTILE",
         value_name = "PERCENT",
-        default_value_t = 20
+        default_value_t = 20,
+        value_parser = value::number::<u8>(0..=100)
     )]
     pub(crate) root_grace_percent: u8,
 
@@ -120,11 +122,11 @@ pub struct Args {
     pub(crate) root_overlap: Option<Duration>,
 
     /// How many requests may wait for a thread; of more, those that are least urgent are turned away.
-    #[arg(long, value_name = "COUNT", default_value = "2048")]
+    #[arg(long, value_name = "COUNT", default_value = "2048", value_parser = value::number::<NonZeroUsize>(1..=u64::MAX))]
     pub(crate) max_waiting: NonZeroUsize,
 
     /// How many requests of one identity may wait.
-    #[arg(long, value_name = "COUNT", default_value = "64")]
+    #[arg(long, value_name = "COUNT", default_value = "64", value_parser = value::number::<NonZeroUsize>(1..=u64::MAX))]
     pub(crate) max_waiting_per_identity: NonZeroUsize,
 
     /// Write a record of everything issued and refused to this file, as JSON lines.
@@ -136,11 +138,11 @@ pub struct Args {
     pub(crate) audit_required: bool,
 
     /// Put the audit file aside when it has this many bytes.
-    #[arg(long, value_name = "BYTES", default_value_t = 100 * 1024 * 1024)]
+    #[arg(long, value_name = "BYTES", default_value_t = 100 * 1024 * 1024, value_parser = value::number::<u64>(0..=u64::MAX))]
     pub(crate) audit_max_bytes: u64,
 
     /// How many full audit files to keep.
-    #[arg(long, value_name = "COUNT", default_value_t = 10)]
+    #[arg(long, value_name = "COUNT", default_value_t = 10, value_parser = value::number::<u32>(0..=u32::MAX.into()))]
     pub(crate) audit_keep: u32,
 
     /// How long requests under way may take to finish after SIGTERM.
@@ -153,9 +155,10 @@ pub struct Args {
         env = "RUST_LOG",
         value_name = "FILTER",
         default_value = "info",
-        global = true
+        global = true,
+        value_parser = log_filter
     )]
-    log: String,
+    log: LogFilter,
 
     /// How to log: lines for people, or an object in each line.
     #[arg(long, value_name = "FORMAT", default_value = "text", global = true)]
@@ -241,7 +244,7 @@ pub struct StatusArgs {
     pub(crate) data_dir: Option<PathBuf>,
 
     /// Ask this admin listener instead. It answers on its own machine only.
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = value::address)]
     pub(crate) admin: Option<SocketAddr>,
 
     /// Print the object of /debug.
@@ -294,15 +297,29 @@ pub struct TokenArgs {
 }
 
 impl Args {
-    /// The log filter; a malformed one is reported and replaced, because logging must not keep a CA from starting.
-    pub(crate) fn log_filter(&self) -> (EnvFilter, Option<String>) {
-        match EnvFilter::try_new(format!("{NOISE},{}", self.log)) {
-            Ok(filter) => (filter, None),
-            Err(error) => (
-                EnvFilter::new("info"),
-                Some(format!("log filter {:?}: {error}", self.log)),
-            ),
+    pub(crate) fn log_filter(&self) -> EnvFilter {
+        // Each of the parts is known to be good.
+        EnvFilter::new(format!("{NOISE},{}", self.log.0))
+    }
+
+    /// Whose tokens a server with this configuration accepts, if not its own.
+    pub(crate) fn others_tokens(&self) -> Option<&'static str> {
+        if self.authentication.names_an_issuer() {
+            return Some("those of the issuers that are configured");
         }
+        let kubernetes = self.kubernetes.kubernetes;
+        kubernetes.then_some("those of service accounts of the cluster")
+    }
+}
+
+/// The text of a filter that parses.
+#[derive(Clone, Debug)]
+struct LogFilter(String);
+
+fn log_filter(text: &str) -> Result<LogFilter, String> {
+    match EnvFilter::try_new(text) {
+        Ok(_) => Ok(LogFilter(text.into())),
+        Err(error) => Err(error.to_string()),
     }
 }
 

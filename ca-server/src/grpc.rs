@@ -35,7 +35,7 @@ pub(crate) struct GrpcConfig {
 impl From<GrpcArgs> for GrpcConfig {
     fn from(args: GrpcArgs) -> Self {
         Self {
-            keepalive_interval: args.keepalive_interval.max(SHORTEST_INTERVAL),
+            keepalive_interval: args.keepalive_interval,
             keepalive_timeout: args.keepalive_timeout,
             max_connection_age: args.max_connection_age,
             max_streams: args.max_streams,
@@ -103,7 +103,5 @@ const SERVICES: [&str; 2] = [
     "grpc.health.v1.Health",
 ];
 const NODE_AGENTS: &str = "istio.v1.auth.IstioCAService";
-/// As in Istio's gRPC library: with less, a connection would do nothing else.
-const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 /// What Istio gives requests under way on a connection that has become too old.
 const AGE_GRACE: Duration = Duration::from_secs(10);

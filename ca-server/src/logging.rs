@@ -6,9 +6,8 @@ use crate::args::{Args, LogFormat};
 
 /// Begins to log. **Once in a process.**
 pub fn start_logging(args: &Args) {
-    let (filter, filter_error) = args.log_filter();
     let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(args.log_filter())
         .with_writer(std::io::stderr);
     match args.log_format {
         LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
@@ -18,8 +17,5 @@ pub fn start_logging(args: &Args) {
             .flatten_event(true)
             .with_current_span(true)
             .init(),
-    }
-    if let Some(error) = filter_error {
-        tracing::warn!("{error}");
     }
 }

@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ca_auth::JwtAuthenticator;
 use ca_core::parse_duration;
+
+use super::value;
 
 /// Who is believed, and who may have what.
 #[derive(Debug, clap::Args)]
@@ -51,7 +54,7 @@ pub(crate) struct AuthenticationArgs {
     pub(crate) token_issuer_ca: Option<PathBuf>,
 
     /// How far the clock of an issuer may be off; at most 5m.
-    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = clock_skew)]
     pub(crate) token_clock_skew: Duration,
 
     /// How often an issuer is asked for its keys.
@@ -86,4 +89,19 @@ pub(crate) struct AuthenticationArgs {
     /// Rules on who may have which identities, in TOML; followed while the server runs. See `ca-server policy check`.
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
+}
+
+impl AuthenticationArgs {
+    /// Whether any is there whose tokens are believed. Manifests set a variable to nothing where they mean that it is not set.
+    pub(crate) fn names_an_issuer(&self) -> bool {
+        let texts = [&self.jwt_rule, &self.token_issuer, &self.token_issuer_keys];
+        let mut texts = texts.into_iter().flatten();
+        texts.any(|text| !text.is_empty()) || self.token_issuers.is_some()
+    }
+}
+
+/// How far a clock may be off: no further than tokens are judged by.
+pub(crate) fn clock_skew(text: &str) -> Result<Duration, String> {
+    let most = JwtAuthenticator::MAX_CLOCK_SKEW.unsigned_abs();
+    value::duration(Duration::ZERO..=most)(text)
 }

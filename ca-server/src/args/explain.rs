@@ -6,12 +6,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ca_core::parse_duration;
+use clap::ArgGroup;
+
+use super::value;
 
 /// What a caller would show, and ask for. Flags of the server stand before the verb.
 #[derive(Debug, clap::Args)]
+#[command(group = ArgGroup::new("shown").args(["token", "cert", "header"]).required(true).multiple(true))]
 pub struct ExplainArgs {
     /// Its token, in a file; `@-` for standard input.
-    #[arg(long, value_name = "@FILE", value_parser = token_place, required_unless_present_any = ["cert", "header"])]
+    #[arg(long, value_name = "@FILE", value_parser = token_place)]
     pub(crate) token: Option<TokenPlace>,
 
     /// Its certificate with intermediates (PEM), as if it had connected with them.
@@ -27,7 +31,7 @@ pub struct ExplainArgs {
     pub(crate) header: Vec<Header>,
 
     /// The address that it connects from.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", value_parser = value::ip_address)]
     pub(crate) peer: IpAddr,
 
     /// The lifetime that it asks for.

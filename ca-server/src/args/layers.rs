@@ -3,15 +3,17 @@
 //! What the file says is put in front of what was typed, as flags, where it is neither typed nor in the environment; then
 //! everything is parsed as if it had been typed. So each flag can stand in the file, and is judged by one rule.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use ca_auth::DocumentUrl;
 use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
-use clap::{ArgAction, ArgMatches, CommandFactory as _, FromArgMatches as _};
+use clap::{Arg, ArgAction, ArgMatches, CommandFactory as _, FromArgMatches as _};
 
 use super::Args;
 use super::file::{ConfigFile, ConfigFileError, Place};
@@ -62,17 +64,17 @@ impl Args {
             let mut args = command.get_arguments();
             let arg = args.find(|arg| arg.get_long() == Some(&*entry.key));
             let source = arg.and_then(|arg| typed.value_source(arg.get_id().as_str()));
-            if !matches!(
-                source,
-                Some(ValueSource::CommandLine | ValueSource::EnvVariable)
-            ) {
+            let is_typed = source == Some(ValueSource::CommandLine);
+            // Also a variable that is wrong: it is to be told, and not to be passed over.
+            if !is_typed && arg.and_then(variable).is_none() {
                 from_file.insert(&*entry.key, entry.place);
                 all.extend(entry.words.iter().map(Into::into));
             }
         }
         all.extend(words.into_iter().skip(1));
         let matches = command.clone().try_get_matches_from(all);
-        let matches = matches.map_err(|error| placed(error, file.as_ref(), &from_file))?;
+        let matches =
+            matches.map_err(|error| placed(error, &command, &typed, file.as_ref(), &from_file))?;
         let settings = Settings::of(&command, &matches, |key, id| {
             match (&file, from_file.get(key), typed.value_source(id)) {
                 (Some(file), Some(place), _) => Origin::File {
@@ -83,7 +85,7 @@ impl Args {
                 (_, _, Some(ValueSource::EnvVariable)) => {
                     let mut args = command.get_arguments();
                     let arg = args.find(|arg| arg.get_id() == id);
-                    let name = arg.and_then(clap::Arg::get_env);
+                    let name = arg.and_then(Arg::get_env);
                     Origin::Environment(name.unwrap_or_default().to_string_lossy().into())
                 }
                 _ => Origin::Default,
@@ -95,10 +97,6 @@ impl Args {
 
 /// Each flag has a variable: Istio's where Istio has one, else `MESH_CA_` and its name. One that is empty is not set:
 /// that is how manifests leave something out.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this is the argument parser, and the only one who looks whether a variable is empty"
-)]
 fn with_environment(command: clap::Command) -> clap::Command {
     command.mut_args(|arg| {
         let arg = match (arg.get_env(), arg.get_long()) {
@@ -108,8 +106,7 @@ fn with_environment(command: clap::Command) -> clap::Command {
             }
             _ => arg,
         };
-        let value = arg.get_env().and_then(std::env::var_os);
-        if value.is_some_and(|value| value.is_empty()) {
+        if variable(&arg).is_some_and(|(_, value)| value.is_empty()) {
             arg.env(clap::builder::Resettable::Reset)
         } else {
             arg
@@ -117,29 +114,59 @@ fn with_environment(command: clap::Command) -> clap::Command {
     })
 }
 
-/// A value that the file has brought in is told with its place.
+/// The variable of a flag, where it is there, and what it says.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the argument parser, and it looks for what it says of variables itself"
+)]
+fn variable(arg: &Arg) -> Option<(String, String)> {
+    let name = arg.get_env()?;
+    let value = std::env::var_os(name)?;
+    Some((
+        name.to_string_lossy().into(),
+        value.to_string_lossy().into(),
+    ))
+}
+
+/// A value that was not typed is told with its place in the file, or with its variable.
 fn placed(
     error: clap::Error,
+    command: &clap::Command,
+    typed: &ArgMatches,
     file: Option<&ConfigFile>,
     from_file: &BTreeMap<&str, Place>,
 ) -> ConfigurationError {
-    let flag = match error.get(ContextKind::InvalidArg) {
-        Some(ContextValue::String(flag)) => flag.strip_prefix("--"),
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
         _ => None,
     };
-    let key = flag.and_then(|flag| flag.split([' ', '=']).next());
-    let place = key.and_then(|key| from_file.get(key));
-    match (file, place) {
-        (Some(file), Some(place)) => {
-            let text = error.to_string();
-            let line = text.lines().next().unwrap_or_default();
-            let message = line.strip_prefix("error: ").unwrap_or(line).to_owned();
-            let problems = vec![(*place, message)];
-            let path = file.path.clone();
-            Wrong::File(ConfigFileError::Wrong { path, problems }).into()
-        }
-        _ => error.into(),
+    let flag = text(ContextKind::InvalidArg).and_then(|flag| flag.strip_prefix("--"));
+    let Some(key) = flag.and_then(|flag| flag.split([' ', '=']).next()) else {
+        return error.into();
+    };
+    let message = || {
+        let text = error.to_string();
+        let line = text.lines().next().unwrap_or_default();
+        shown(line.strip_prefix("error: ").unwrap_or(line)).into_owned()
+    };
+    if let (Some(file), Some(place)) = (file, from_file.get(key)) {
+        let problems = vec![(*place, message())];
+        let path = file.path.clone();
+        return Wrong::File(ConfigFileError::Wrong { path, problems }).into();
     }
+    let mut args = command.get_arguments();
+    let arg = args.find(|arg| arg.get_long() == Some(key));
+    let is_typed = arg.is_some_and(|arg| {
+        typed.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine)
+    });
+    if !is_typed
+        && let Some((name, value)) = arg.and_then(variable)
+        && text(ContextKind::InvalidValue).is_some_and(|wrong| value.contains(wrong))
+    {
+        let message = message();
+        return Wrong::Variable { name, message }.into();
+    }
+    error.into()
 }
 
 impl Settings {
@@ -154,6 +181,7 @@ impl Settings {
             let values: Option<Vec<_>> = matches.get_raw(id).map(Iterator::collect);
             let values = values.map(|values| {
                 let values: Vec<_> = values.iter().map(|v| v.to_string_lossy()).collect();
+                let values: Vec<_> = values.iter().map(|v| shown(v)).collect();
                 if matches!(arg.get_action(), ArgAction::Append) {
                     let values: Vec<_> = values.iter().map(|value| quoted(value)).collect();
                     format!("[{}]", values.join(", "))
@@ -169,6 +197,11 @@ impl Settings {
         });
         Self(args.collect())
     }
+}
+
+/// No flag takes a secret, but an address may hold a password, and whoever prints the configuration puts it into a ticket.
+fn shown(text: &str) -> Cow<'_, str> {
+    DocumentUrl::without_userinfo(text)
 }
 
 fn plain(value: &str) -> String {
@@ -221,10 +254,12 @@ pub struct ConfigurationError(#[from] Wrong);
 
 #[derive(Debug, thiserror::Error)]
 enum Wrong {
-    #[error(transparent)]
+    #[error("{}", shown(&.0.to_string()))]
     Words(#[from] clap::Error),
     #[error(transparent)]
     File(ConfigFileError),
+    #[error("{name}: {message}")]
+    Variable { name: String, message: String },
 }
 
 impl From<clap::Error> for ConfigurationError {
@@ -238,12 +273,16 @@ impl ConfigurationError {
     pub fn tell(&self) -> ExitCode {
         match &self.0 {
             Wrong::Words(error) => {
-                // Nobody may be listening, and then there is nobody to tell.
-                let _ = error.print();
+                let text = error.to_string();
+                match shown(&text) {
+                    // In colour, and help where it belongs. Nobody may be listening, and then there is nobody to tell.
+                    Cow::Borrowed(_) => _ = error.print(),
+                    Cow::Owned(text) => eprint!("{text}"),
+                }
                 u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, Into::into)
             }
-            Wrong::File(error) => {
-                eprintln!("ca-server: {error}");
+            wrong @ (Wrong::File(_) | Wrong::Variable { .. }) => {
+                eprintln!("ca-server: {wrong}");
                 ExitCode::FAILURE
             }
         }

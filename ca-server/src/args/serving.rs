@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ca_core::parse_duration;
+use ca_core::{IdentityError, SubjectName, parse_duration};
 
+use super::value;
 use crate::serving::MinVersion;
 
 /// Our own certificates, and the listeners that show them.
@@ -71,19 +72,19 @@ pub(crate) struct ServingArgs {
 
     /// One more certificate of this CA, for a program beside this one: made, renewed and written to --serving-certs-dir. May be
     /// given several times.
-    #[arg(long, value_name = "NAME=HOST,...", requires = "serving_certs_dir")]
-    pub(crate) serving_cert: Vec<String>,
+    #[arg(long, value_name = "NAME=HOST,...", requires = "serving_certs_dir", value_parser = named_hosts)]
+    pub(crate) serving_cert: Vec<NamedHosts>,
 
     /// Address of the HTTPS endpoint for webhooks. Port 0 takes a free one. Default: no such listener.
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = value::address)]
     pub(crate) webhook_listen: Option<SocketAddr>,
 
     /// Address for DNS over TLS. Port 0 takes a free one. Default: no such listener.
-    #[arg(long, value_name = "ADDRESS", requires = "dns_upstream")]
+    #[arg(long, value_name = "ADDRESS", requires = "dns_upstream", value_parser = value::address)]
     pub(crate) dns_listen: Option<SocketAddr>,
 
     /// The resolver that answers DNS questions, over UDP and TCP.
-    #[arg(long, value_name = "ADDRESS", requires = "dns_listen")]
+    #[arg(long, value_name = "ADDRESS", requires = "dns_listen", value_parser = value::address)]
     pub(crate) dns_upstream: Option<SocketAddr>,
 
     /// Narrow what TLS offers on all listeners: `fips-140-2`, `fips-140-3` or `pqc`.
@@ -97,4 +98,26 @@ pub(crate) struct ServingArgs {
     /// Cipher suites of TLS 1.2, by their standard names. Default: all that are good. Those of TLS 1.3 are not chosen.
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     pub(crate) tls_cipher_suites: Vec<String>,
+}
+
+/// What a certificate is called, and whom it names.
+#[derive(Clone, Debug)]
+pub(crate) struct NamedHosts {
+    pub(crate) name: String,
+    pub(crate) hosts: Vec<SubjectName>,
+}
+
+fn named_hosts(text: &str) -> Result<NamedHosts, String> {
+    // It becomes the name of a folder.
+    let is_good = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+    let parts = text.split_once('=');
+    let parts = parts.filter(|(name, _)| !name.is_empty() && name.bytes().all(is_good));
+    let (name, hosts) =
+        parts.ok_or("not NAME=HOST,... with a name of letters, digits and hyphens")?;
+    let hosts = hosts.split(',').map(|host| host.trim().parse());
+    let hosts: Result<_, IdentityError> = hosts.collect();
+    Ok(NamedHosts {
+        name: name.into(),
+        hosts: hosts.map_err(|error| error.to_string())?,
+    })
 }

@@ -9,10 +9,9 @@ use ca_auth::{
     HttpsClientError, IdentityTemplate, IssuerKeys, IssuerKeysError, KeyPlace, KeySchedule,
     SubjectRule, TemplateError, TrustedProxies, UrlError,
 };
-use ca_core::{DurationError, parse_duration};
 use serde::Deserialize;
 
-use crate::args::AuthenticationArgs;
+use crate::args::{AuthenticationArgs, clock_skew};
 
 /// Who is believed.
 #[derive(Debug)]
@@ -204,7 +203,7 @@ impl Context<'_> {
         };
         let clock_skew = match table.clock_skew {
             None => self.clock_skew,
-            Some(text) => parse_duration(&text)?,
+            Some(text) => clock_skew(&text).map_err(AuthenticationError::ClockSkew)?,
         };
         Ok(Issuer {
             name,
@@ -310,7 +309,7 @@ pub enum AuthenticationError {
     #[error("JWT rule: {0}")]
     JwtRule(#[source] serde_json::Error),
     /// Not a file of issuers.
-    #[error("{}: {cause}", path.display())]
+    #[error("{}: {}", path.display(), DocumentUrl::without_userinfo(&cause.to_string()))]
     IssuersFile {
         /// The file.
         path: PathBuf,
@@ -334,7 +333,7 @@ pub enum AuthenticationError {
     Proxies(#[from] AddressRangeError),
     /// The clock skew of an issuer.
     #[error("clock-skew: {0}")]
-    ClockSkew(#[from] DurationError),
+    ClockSkew(String),
 }
 
 /// Where distributions keep the roots that people trust.

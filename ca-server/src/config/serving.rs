@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ca_core::{IdentityError, SubjectName};
 
-use crate::args::ServingArgs;
+use crate::args::{NamedHosts, ServingArgs};
 use crate::serving::{
     self, CertificateFiles, Compliance, Provider, ServingPlan, TlsPolicy, TlsPolicyError,
 };
@@ -58,7 +58,7 @@ impl Serving {
                 grpc: names.of(listen)?,
                 webhook: args.webhook_listen.map(|at| names.of(at)).transpose()?,
                 dns: dns.map(|dns| names.of(dns.listen)).transpose()?,
-                others: others(&args.serving_cert)?,
+                others: others(args.serving_cert)?,
             },
             webhook: args.webhook_listen,
             dns,
@@ -172,20 +172,15 @@ impl Names {
     }
 }
 
-fn others(typed: &[String]) -> Result<Vec<(String, Vec<SubjectName>)>, ServingConfigError> {
+fn others(typed: Vec<NamedHosts>) -> Result<Vec<(String, Vec<SubjectName>)>, ServingConfigError> {
     let mut others: Vec<(String, Vec<SubjectName>)> = Vec::new();
-    for text in typed {
-        let refused = || ServingConfigError::Other(text.clone());
-        let (name, hosts) = text.split_once('=').ok_or_else(refused)?;
-        // It becomes the name of a folder.
-        let is_good = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
-        let is_taken = [serving::GRPC, serving::WEBHOOK, serving::DNS].contains(&name)
-            || others.iter().any(|(other, _)| other == name);
-        if name.is_empty() || !name.bytes().all(is_good) || is_taken {
-            return Err(refused());
+    for NamedHosts { name, hosts } in typed {
+        let is_taken = [serving::GRPC, serving::WEBHOOK, serving::DNS].contains(&&*name)
+            || others.iter().any(|(other, _)| *other == name);
+        if is_taken {
+            return Err(ServingConfigError::Taken(name));
         }
-        let hosts = hosts.split(',').map(|host| host.trim().parse());
-        others.push((name.into(), hosts.collect::<Result<_, _>>()?));
+        others.push((name, hosts));
     }
     Ok(others)
 }
@@ -216,11 +211,9 @@ pub enum ServingConfigError {
     /// A name that no certificate can have.
     #[error("serving certificate: {0}")]
     Name(#[from] IdentityError),
-    /// Neither a name nor hosts, or a name twice.
-    #[error(
-        "serving certificate {0:?}: NAME=HOST,... with a name of letters, digits and hyphens that is not taken"
-    )]
-    Other(String),
+    /// Another certificate is called so.
+    #[error("serving certificate {0:?}: there is another one of this name")]
+    Taken(String),
     /// Over before it could be renewed.
     #[error("the lifetime of serving certificates is shorter than four seconds")]
     Lifetime,
@@ -412,21 +405,30 @@ mod tests {
                     "--serving-cert",
                     "dns=a.example.com",
                 ],
-                "serving certificate \"dns=a.example.com\": NAME=HOST",
-            ),
-            (
-                &[
-                    "--serving-certs-dir",
-                    "d",
-                    "--serving-cert",
-                    "../x=a.example.com",
-                ],
-                "serving certificate \"../x=a.example.com\"",
+                "serving certificate \"dns\": there is another one of this name",
             ),
         ];
         for (flags, told) in cases {
             let error = serving(flags).unwrap_err().to_string();
             assert!(error.contains(told), "{flags:?}: {error}");
+        }
+    }
+
+    /// Also before it is looked whether there is a folder for it.
+    #[test]
+    fn a_certificate_for_a_program_beside_us_has_a_name_and_hosts() {
+        for (wrong, told) in [
+            ("foo", "not NAME=HOST,... with a name of letters"),
+            ("=a.example.com", "not NAME=HOST,... with a name of letters"),
+            (
+                "../x=a.example.com",
+                "not NAME=HOST,... with a name of letters",
+            ),
+            ("a=b..c", "not a DNS name: \"b..c\""),
+        ] {
+            let typed = Typed::try_parse_from(["ca-server", "--serving-cert", wrong]);
+            let error = typed.err().unwrap().to_string();
+            assert!(error.contains(told), "{wrong}: {error}");
         }
     }
 

@@ -1,10 +1,15 @@
 //! Flags, environment and file, and what is told about them.
 
+use std::path::Path;
 use std::process::{Command, Output};
+
+use ca_core::testing::TestCa;
 
 use crate::running::{self, Running};
 
-fn ca_server(variables: &[(&str, &str)], words: &[&str]) -> Output {
+type Variables<'a> = &'a [(&'a str, &'a str)];
+
+fn ca_server(variables: Variables<'_>, words: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_ca-server"))
         .envs(variables.iter().copied())
         .args(words)
@@ -278,7 +283,7 @@ async fn a_certificate_is_explained_and_one_of_another_mesh_does_not_even_connec
         "{said}"
     );
 
-    let other = ca_core::testing::TestCa::new("cluster.local");
+    let other = TestCa::new("cluster.local");
     std::fs::write(&path, other.root_pem()).unwrap();
     let (code, said) = explain(&ca, &[], &["--cert", path.to_str().unwrap()]);
     assert_eq!(code, Some(1));
@@ -296,4 +301,147 @@ async fn a_certificate_is_explained_and_one_of_another_mesh_does_not_even_connec
     let output = ca_server(&[], &words);
     assert!(text(&output.stderr).contains("start ca-server with this --data-dir first"));
     assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0);
+}
+
+fn put(folder: &Path, name: &str, text: &str) -> String {
+    let path = folder.join(name);
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn what_would_not_be_done_as_it_is_written_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+    let keys = put(folder.path(), "keys.json", keys);
+    let issuers = format!("[[issuer]]\nname = \"a\"\nkeys = {keys:?}\nclock-skew = \"6m\"\n");
+    let issuers = put(folder.path(), "issuers.toml", &issuers);
+    for (flags, told) in [
+        (
+            ["--keepalive-interval", "100ms"],
+            "'--keepalive-interval <DURATION>': at least 1s",
+        ),
+        (
+            ["--token-clock-skew", "10m"],
+            "'--token-clock-skew <DURATION>': at most 5m0s",
+        ),
+        (
+            ["--token-issuers", &issuers],
+            "ca-server: clock-skew: at most 5m0s",
+        ),
+    ] {
+        let output = ca_server(&[], &[&flags[..], &["config"]].concat());
+        assert!(!output.status.success(), "{flags:?}");
+        let said = text(&output.stderr);
+        assert!(said.contains(told), "{flags:?} said {said:?}");
+    }
+}
+
+#[test]
+fn a_password_in_an_address_is_never_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = "https://user:sekret@issuer.example/jwks";
+    let rule = format!(r#"{{"issuer":"a","jwks_uri":"{url}"}}"#);
+    let escaped = rule.replace('/', "\\/");
+    let file = put(
+        folder.path(),
+        "ca.toml",
+        &format!("token-issuer-keys = {url:?}\nlisten = {url:?}\n"),
+    );
+    // With what is wrong behind it, so that the line is shown.
+    let issuers = format!("[[issuer]]\nname = \"a\"\nkeys = {url:?} x\n");
+    let issuers = put(folder.path(), "issuers.toml", &issuers);
+    let cases: [(Variables<'_>, &[&str]); 8] = [
+        (&[], &["--token-issuer-keys", url]),
+        (&[], &["--token-issuer-keys", "https://user:sek/sekret@h/"]),
+        (&[], &["--token-issuer", url]),
+        (&[], &["--jwt-rule", &rule]),
+        (&[], &["--jwt-rule", &escaped]),
+        (&[], &["--upstream-ca-addr", url]),
+        (&[], &["--config", &file]),
+        (&[("MESH_CA_LISTEN", url)], &["--token-issuers", &issuers]),
+    ];
+    for (variables, flags) in cases {
+        let output = ca_server(variables, &[flags, &["config"]].concat());
+        assert!(!output.status.success(), "{flags:?}");
+        let said = text(&output.stdout) + &text(&output.stderr);
+        assert!(!said.contains("sekret"), "{flags:?}: {said}");
+        assert!(
+            said.contains("https:") && said.contains("…@"),
+            "{flags:?}: {said}"
+        );
+    }
+    let output = ca_server(&[], &["--token-issuers", &issuers, "config"]);
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("issuers.toml: ") && !said.contains("sekret"),
+        "{said}"
+    );
+}
+
+#[test]
+fn what_is_wrong_is_blamed_on_where_it_stands_and_told_by_what_is_expected() {
+    let cases: [(Variables<'_>, &[&str], &str); 9] = [
+        (
+            &[("GRPC_KEEPALIVE_TIMEOUT", "soon")],
+            &[],
+            "ca-server: GRPC_KEEPALIVE_TIMEOUT: invalid value 'soon' for '--keepalive-timeout <DURATION>': not a duration",
+        ),
+        (
+            &[("MESH_CA_MAX_WAITING", "many")],
+            &[],
+            "ca-server: MESH_CA_MAX_WAITING: invalid value 'many'",
+        ),
+        // What is typed wins, and then the variable has nothing to do with it.
+        (
+            &[("MESH_CA_MAX_WAITING", "1")],
+            &["--max-waiting", "many"],
+            "error: invalid value 'many' for '--max-waiting <COUNT>': not a whole number from 1 on",
+        ),
+        (&[], &["--max-waiting", "0"], "not a whole number from 1 on"),
+        (
+            &[],
+            &["--root-grace-percent", "101"],
+            "not a whole number from 0 to 100",
+        ),
+        (
+            &[],
+            &["--listen", "localhost:15012"],
+            "not an IP address with a port (write it like 127.0.0.1:15012",
+        ),
+        (
+            &[],
+            &["--serving-cert", "foo"],
+            "'--serving-cert <NAME=HOST,...>': not NAME=HOST,...",
+        ),
+        (
+            &[],
+            &["--log", "nonsense=[["],
+            "invalid value 'nonsense=[[' for '--log <FILTER>': ",
+        ),
+        (
+            &[("RUST_LOG", "nonsense=[[")],
+            &[],
+            "ca-server: RUST_LOG: invalid value 'nonsense=[['",
+        ),
+    ];
+    for (variables, flags, told) in cases {
+        let output = ca_server(variables, &[flags, &["config"]].concat());
+        assert!(!output.status.success(), "{variables:?} {flags:?}");
+        let said = text(&output.stderr);
+        assert!(said.contains(told), "{variables:?} {flags:?} said {said:?}");
+        assert!(output.stdout.is_empty(), "{variables:?} {flags:?}");
+    }
+    // Also where the file has a good value: the variable would win, if it were one.
+    let folder = tempfile::tempdir().unwrap();
+    let file = put(folder.path(), "ca.toml", "max-waiting = 7\n");
+    let output = ca_server(
+        &[("MESH_CA_MAX_WAITING", "many")],
+        &["--config", &file, "config"],
+    );
+    let said = text(&output.stderr);
+    assert!(
+        said.starts_with("ca-server: MESH_CA_MAX_WAITING: "),
+        "{said}"
+    );
 }
