@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use crate::addresses::Addresses;
 use crate::admin;
 use crate::admission::Admission;
-use crate::announce::Announcement;
+use crate::announce::{Announcement, Programs, ServingRoots};
 use crate::audit::AuditLog;
 use crate::authentication::{self, AuthenticatorsError, ClusterCallers, Witness};
 use crate::authority::in_cluster::{self, ClusterCa, ClusterCaError};
@@ -40,9 +40,12 @@ use crate::in_cluster::{Duties, Election};
 use crate::kubernetes::{Cluster, ClusterError};
 use crate::metrics::{Metrics, Verdicts};
 use crate::observed::Observed;
+use crate::output;
 use crate::roots_file;
 use crate::service::Service;
-use crate::serving::{ClusterSigner, Issuers, Serving, ServingError, ServingIssuer, dns, webhook};
+use crate::serving::{
+    ClusterSigner, Issuers, Provider, Serving, ServingError, ServingIssuer, dns, webhook,
+};
 use crate::telemetry::{self, Exporter};
 
 /// A server that is complete and holds its sockets, but does not answer yet.
@@ -54,6 +57,8 @@ pub struct App {
     dns: Option<TcpListener>,
     dns_upstream: Option<SocketAddr>,
     certificates: Serving,
+    /// Where those of the listeners come from.
+    provider: Provider,
     service: Service,
     exporter: Exporter,
     grpc: GrpcConfig,
@@ -178,10 +183,10 @@ impl App {
                 (CaKind::Registration(store), Signing::Asked(registration))
             }
             Whose::Own(upstream) => {
-                let plugged = match cluster.is_some() && keep_in_cacerts {
-                    true if in_cluster::is_own(&config.root_ca_dir) => None,
-                    _ => plugged::follow(&config.root_ca_dir)?,
-                };
+                let plugged = plugged::follow_operators(
+                    &config.root_ca_dir,
+                    cluster.is_some() && keep_in_cacerts,
+                )?;
                 let (kind, bundles) = match (plugged, upstream) {
                     (Some(_), Some(_)) => return Err(AppError::TwoCas(config.root_ca_dir)),
                     (None, Some(above)) => {
@@ -288,6 +293,7 @@ impl App {
             None => others.clone(),
         };
         let issuers = Issuers { listeners, others };
+        let provider = config.serving.plan.provider.clone();
         let certificates = config.serving.plan.carry_out(&issuers, now).await?;
         let files = match &kind {
             CaKind::Plugged(files, ..) => Some(files.clone()),
@@ -352,6 +358,7 @@ impl App {
             dns,
             dns_upstream: config.serving.dns.map(|dns| dns.upstream),
             certificates,
+            provider,
             service,
             exporter,
             grpc: config.grpc,
@@ -391,9 +398,18 @@ impl App {
             return;
         };
         let roots = self.signing.roots().current();
+        // In the order of the plan, which begins with the listener for certificate requests.
+        let shown = self.certificates.statuses.snapshot();
+        let shown = shown.first().and_then(|status| status.certificate.as_ref());
         let announcement = Announcement {
             trust_domain: &self.trust_domain,
             serving,
+            serving_certificate: shown,
+            serving_roots: match &self.provider {
+                Provider::Files(files) => ServingRoots::File(&files.roots),
+                Provider::ClusterSigner(signer) => ServingRoots::Signer(signer),
+                Provider::OwnCa | Provider::Nowhere => ServingRoots::File(&self.root_file),
+            },
             admin,
             webhook: address(self.webhook.as_ref()),
             dns: address(self.dns.as_ref()),
@@ -401,8 +417,9 @@ impl App {
             root_file: &self.root_file,
             root: &roots.certificates()[0],
             local_tokens: self.local_tokens,
+            programs: Programs::of_this_process(),
         };
-        println!("{announcement}");
+        output::announce(&announcement);
     }
 
     /// Serves until `end`, then lets requests under way finish.

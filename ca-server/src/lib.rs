@@ -30,6 +30,7 @@ mod mesh_roots;
 mod metrics;
 mod node_agent;
 mod observed;
+mod output;
 mod private_file;
 mod refusals;
 mod report;

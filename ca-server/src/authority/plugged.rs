@@ -9,8 +9,21 @@ use ca_core::{BundlePem, BundleStore, CaLayout, KeyCertBundle};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
+use super::in_cluster;
+
+/// As [`follow`]; `None` also where the files are a Secret in which we keep our own CA, if `we_keep_ours_there`.
+pub(crate) fn follow_operators(
+    folder: &Path,
+    we_keep_ours_there: bool,
+) -> Result<Option<FollowedFiles<KeyCertBundle>>, PluggedError> {
+    if we_keep_ours_there && in_cluster::is_own(folder) {
+        return Ok(None);
+    }
+    follow(folder)
+}
+
 /// Follows the CA files of `folder`, in either layout; `None` when there are none, which asks for a self-signed CA.
-pub(crate) fn follow(folder: &Path) -> Result<Option<FollowedFiles<KeyCertBundle>>, PluggedError> {
+fn follow(folder: &Path) -> Result<Option<FollowedFiles<KeyCertBundle>>, PluggedError> {
     let at = |cause: Box<dyn Error + Send + Sync>| PluggedError::Files {
         folder: folder.into(),
         cause,

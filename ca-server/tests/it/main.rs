@@ -17,6 +17,7 @@ mod operation;
 mod process;
 mod registration;
 mod running;
+mod screen;
 mod serving;
 #[cfg(feature = "otel")]
 mod telemetry;

@@ -311,13 +311,13 @@ async fn a_client_without_a_sign_of_life_is_given_up_and_one_that_is_here_for_lo
 }
 
 /// A certificate of an operator's own, in files.
-struct OperatorsFiles {
-    ca: TestCa,
+pub(crate) struct OperatorsFiles {
+    pub(crate) ca: TestCa,
     folder: tempfile::TempDir,
 }
 
 impl OperatorsFiles {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let files = Self {
             ca: TestCa::new("operator.example"),
             folder: tempfile::tempdir().unwrap(),
@@ -334,7 +334,7 @@ impl OperatorsFiles {
         self.ca.identity(&names, Duration::from_secs(3600), now())
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -344,7 +344,7 @@ impl OperatorsFiles {
         std::fs::rename(self.path("new"), self.path(name)).unwrap();
     }
 
-    fn flags(&self) -> Vec<String> {
+    pub(crate) fn flags(&self) -> Vec<String> {
         let flag = |flag: &str, name| format!("--{flag}={}", self.path(name).display());
         vec![
             flag("caCertFile", "ca.crt"),

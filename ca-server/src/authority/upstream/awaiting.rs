@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 
 use super::{Situation, Upstream, UpstreamHandle};
 use crate::control;
+use crate::output;
 
 /// What answers while there is no CA.
 pub(crate) struct Meanwhile<'a> {
@@ -51,9 +52,12 @@ pub(crate) async fn answer_until<T>(
     // A second handle to the same socket: the first goes on to the complete server.
     let twin = std::net::TcpListener::from(admin.as_fd().try_clone_to_owned()?);
     let admin = TcpListener::from_std(twin)?;
-    println!("mesh-ca ca-server {}", env!("CARGO_PKG_VERSION"));
-    println!("waiting for        {}", situation.wanted());
-    println!("admin              {}", admin.local_addr()?);
+    output::announce(&format_args!(
+        "mesh-ca ca-server {}\nwaiting for        {}\nadmin              {}\n",
+        env!("CARGO_PKG_VERSION"),
+        situation.wanted(),
+        admin.local_addr()?
+    ));
     let (end, ended) = oneshot::channel::<()>();
     let pages = axum::serve(admin, routes(situation)).with_graceful_shutdown(async move {
         // An error means that the sender is gone, which ends us as well.
