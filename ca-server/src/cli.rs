@@ -3,7 +3,11 @@
 use std::process::ExitCode;
 
 use crate::args::{Args, Command, Settings};
+use crate::output;
 
+use answer::Answer;
+
+mod answer;
 mod config;
 mod explain;
 pub(crate) mod policy;
@@ -17,19 +21,26 @@ pub(crate) mod token;
 /// When it cannot be done.
 pub fn run(command: Command, args: Args, settings: &Settings) -> anyhow::Result<ExitCode> {
     let data_dir = |own: Option<_>| own.unwrap_or_else(|| args.data_dir.clone());
-    match command {
+    let answer = match command {
         Command::Token(mut token) => {
             let data_dir = data_dir(token.data_dir.take());
-            token::print_token(&token, &data_dir)?;
+            Answer::yes(token::token(&token, &data_dir, args.others_tokens())?)
         }
-        Command::Rotate(rotate) => rotate::rotate(rotate.step, &data_dir(rotate.data_dir))?,
+        Command::Rotate(rotate) => {
+            Answer::yes(rotate::rotate(rotate.step, &data_dir(rotate.data_dir))?)
+        }
         Command::Status(mut status) => {
             let data_dir = data_dir(status.data_dir.take());
-            return Ok(status::status(&status, &data_dir)?);
+            status::status(&status, &data_dir)?
         }
-        Command::Explain(explain) => return explain::explain(&explain, args),
-        Command::Config => config::config(args, settings)?,
-        Command::Policy(policy) => policy::policy(&policy, &args.trust_domain)?,
-    }
-    Ok(ExitCode::SUCCESS)
+        Command::Explain(explain) => explain::explain(&explain, args)?,
+        Command::Config => {
+            // Before it is judged: what is wrong is found in it.
+            output::print(settings)?;
+            config::check(args)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::Policy(policy) => Answer::yes(policy::policy(&policy, &args.trust_domain)?),
+    };
+    Ok(answer.print()?)
 }

@@ -74,6 +74,13 @@ pub(crate) struct Audit {
     pub(crate) on_failure: OnFailure,
 }
 
+impl Config {
+    /// Whether the Secret that is mounted for a plugged-in CA may be our own.
+    pub(crate) fn keeps_own_ca_in_cacerts(&self) -> bool {
+        self.kubernetes.is_some() && self.cluster_roots.cacerts_for_self_signed_ca
+    }
+}
+
 impl TryFrom<Args> for Config {
     type Error = ConfigError;
 

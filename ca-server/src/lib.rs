@@ -6,6 +6,11 @@
 //!
 //! Start reading at `app.rs`, which names every part, then `service.rs`, which is one request from top to bottom.
 
+#![deny(
+    clippy::print_stdout,
+    reason = "a reader may have gone: `output` prints"
+)]
+
 mod addresses;
 mod admin;
 mod admission;

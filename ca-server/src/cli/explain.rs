@@ -6,7 +6,6 @@ use std::fmt;
 use std::io::{self, Read as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,22 +13,23 @@ use ca_auth::{AuthnError, Caller, Evidence, Grant, Source, Transport};
 use ca_core::{
     Certificate, CertificateChain, PublicKeyKind, TrustBundle, TtlPolicy, format_duration,
 };
-use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::server::WebPkiClientVerifier;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
+use super::answer::Answer;
 use super::token;
 use crate::args::{Args, ExplainArgs, Header, TokenPlace};
 use crate::authentication::{self, ClusterCallers, Witness};
-use crate::config::Config;
+use crate::authority::plugged::{self, PluggedError};
+use crate::config::{Config, Whose};
 use crate::kubernetes::Cluster;
 use crate::report::shown;
+use crate::serving::{Provider, ServingError};
 use crate::status::IssueError;
 
-/// Prints the decision. Succeeds if a certificate would be granted.
-pub(super) fn explain(explain: &ExplainArgs, args: Args) -> anyhow::Result<ExitCode> {
+/// The decision. Yes if a certificate would be granted.
+pub(super) fn explain(explain: &ExplainArgs, args: Args) -> anyhow::Result<Answer> {
     let config = Config::try_from(args)?;
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -41,9 +41,9 @@ pub(super) fn explain(explain: &ExplainArgs, args: Args) -> anyhow::Result<ExitC
     clippy::disallowed_methods,
     reason = "an edge: the question is what would be decided now"
 )]
-async fn decide(explain: &ExplainArgs, config: Config) -> anyhow::Result<ExitCode> {
+async fn decide(explain: &ExplainArgs, config: Config) -> anyhow::Result<Answer> {
     let now = OffsetDateTime::now_utc();
-    let evidence = evidence(explain, &config.data_dir, now)?;
+    let evidence = evidence(explain, &config, now)?;
     let callers = match config.kubernetes {
         None => None,
         Some(kubernetes) => {
@@ -73,7 +73,6 @@ async fn decide(explain: &ExplainArgs, config: Config) -> anyhow::Result<ExitCod
     let asked = tokio::time::timeout(PATIENCE, asked)
         .await
         .map_err(|_| anyhow::anyhow!("no answer within {}", format_duration(PATIENCE)))?;
-    print!("{verdicts}");
     let granted = match asked {
         Ok(caller) => authorizer
             .authorize(caller, explain.impersonate.as_deref())
@@ -81,54 +80,54 @@ async fn decide(explain: &ExplainArgs, config: Config) -> anyhow::Result<ExitCod
         Err(refusal) => Err(refusal.into()),
     };
     let lifetimes = granted.and_then(|grant| {
-        let wanted = config.ttl.resolve(explain.ttl)?;
+        // As on the wire, where nothing asked for is 0.
+        let wanted = explain.ttl.filter(|ttl| !ttl.is_zero());
+        let wanted = config.ttl.resolve(wanted)?;
         Ok((grant.lifetime(wanted), grant))
     });
     Ok(match lifetimes {
         Ok((lifetime, grant)) => {
-            print_grant(&grant, lifetime, &config.ttl);
-            ExitCode::SUCCESS
+            let said = granted_text(&grant, lifetime, &config.ttl);
+            Answer::yes(format_args!("{verdicts}{said}"))
         }
         Err(error) => {
-            let told = error.to_status();
-            println!("refused");
-            line("reason", &error);
-            line(
-                "the caller is told",
-                format!("{:?}, {}", told.code(), told.message()),
-            );
-            ExitCode::FAILURE
+            let said = refused_text(&error);
+            Answer::no(format_args!("{verdicts}{said}"))
         }
     })
 }
 
-fn print_grant(grant: &Grant, lifetime: Duration, ttl: &TtlPolicy) {
-    println!("granted");
+fn refused_text(error: &IssueError) -> String {
+    let told = error.to_status();
+    let told = format!("{:?}, {}", told.code(), told.message());
+    let mut text = String::from("refused\n");
+    text += &line("reason", error);
+    text += &line("the caller is told", told);
+    text
+}
+
+fn granted_text(grant: &Grant, lifetime: Duration, ttl: &TtlPolicy) -> String {
+    let mut text = String::from("granted\n");
     for name in grant.identities() {
-        line("name", name);
+        text += &line("name", name);
     }
     for rule in grant.rules() {
-        line("by", rule);
+        text += &line("by", rule);
     }
-    let most = grant.lifetime(ttl.max());
-    line(
-        "lifetime",
-        format!(
-            "{}, at most {}",
-            format_duration(lifetime),
-            format_duration(most)
-        ),
-    );
+    let most = format_duration(grant.lifetime(ttl.max()));
+    let lifetime = format!("{}, at most {most}", format_duration(lifetime));
+    text += &line("lifetime", lifetime);
     let kinds = KEY_KINDS.into_iter();
     let (good, bad): (Vec<_>, Vec<_>) = kinds.partition(|kind| grant.check_key(*kind).is_ok());
     let names = |kinds: &[PublicKeyKind]| {
         let names: Vec<_> = kinds.iter().map(ToString::to_string).collect();
         names.join(", ")
     };
-    line("keys", names(&good));
+    text += &line("keys", names(&good));
     if let Some(Err(refused)) = bad.first().map(|kind| grant.check_key(*kind)) {
-        line("not", format!("{} ({refused})", names(&bad)));
+        text += &line("not", format!("{} ({refused})", names(&bad)));
     }
+    text
 }
 
 /// What each authenticator says.
@@ -146,13 +145,19 @@ impl Witness for Verdicts {
             Ok(caller) => {
                 let names = caller.identities.as_slice().iter();
                 let names: Vec<_> = names.map(ToString::to_string).collect();
-                let source = match &caller.source {
-                    Source::Token { issuer: Some(name) } => format!(", token of {name}"),
-                    Source::ClientCertificate { serial } => format!(", certificate {serial}"),
-                    _ => String::new(),
-                };
-                let until = shown(caller.expires);
-                format!("vouches for {}{source}, until {until}", names.join(", "))
+                let mut text = format!("vouches for {}", names.join(", "));
+                match &caller.source {
+                    Source::Token { issuer: Some(name) } => text += &format!(", token of {name}"),
+                    Source::ClientCertificate { serial } => {
+                        text += &format!(", certificate {serial}");
+                    }
+                    _ => {}
+                }
+                // What a proxy says of a certificate has no end of its own: it is good for this one request.
+                if !matches!(caller.source, Source::ForwardedCertificate { .. }) {
+                    text += &format!(", until {}", shown(caller.expires));
+                }
+                text
             }
             Err(reason) => reason.to_string(),
         };
@@ -166,22 +171,23 @@ impl fmt::Display for Verdicts {
         writeln!(f, "asked")?;
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.iter()
-            .try_for_each(|(name, verdict)| writeln!(f, "  {name:<20}  {verdict}"))
+            .try_for_each(|(name, verdict)| f.write_str(&line(name, verdict)))
     }
 }
 
-fn line(label: &str, value: impl fmt::Display) {
-    println!("  {label:<20}  {value}");
+/// Values stand below each other: behind the longest name of an authenticator, `forwarded-certificate`.
+fn line(label: &str, value: impl fmt::Display) -> String {
+    format!("  {label:<21}  {value}\n")
 }
 
 fn evidence(
     explain: &ExplainArgs,
-    data_dir: &Path,
+    config: &Config,
     now: OffsetDateTime,
 ) -> Result<Evidence, ExplainError> {
     let client_chain = match &explain.cert {
         None => None,
-        Some(path) => Some(client_chain(path, data_dir, now)?),
+        Some(path) => Some(client_chain(path, config, now)?),
     };
     let mut evidence = Evidence::new(Transport::Tls { client_chain })
         .with_peer_address(SocketAddr::new(explain.peer, 0));
@@ -216,37 +222,30 @@ fn read(path: &Path) -> Result<String, ExplainError> {
     })
 }
 
-/// What the handshake of a server would let through.
+/// What the handshake of a server with this configuration would let through.
 fn client_chain(
     path: &Path,
-    data_dir: &Path,
+    config: &Config,
     now: OffsetDateTime,
 ) -> Result<CertificateChain, ExplainError> {
-    let wrong = |path: &Path, cause: &dyn fmt::Display| ExplainError::Certificate {
+    let wrong = |cause: &dyn fmt::Display| ExplainError::Certificate {
         path: path.into(),
         cause: cause.to_string(),
     };
-    let roots_file = data_dir.join("root-cert.pem");
-    let roots = TrustBundle::from_pem(read(&roots_file)?.as_bytes());
-    let roots = roots.map_err(|cause| wrong(&roots_file, &cause))?;
     let mut all =
-        Certificate::all_from_pem(read(path)?.as_bytes()).map_err(|cause| wrong(path, &cause))?;
+        Certificate::all_from_pem(read(path)?.as_bytes()).map_err(|cause| wrong(&cause))?;
     if all.is_empty() {
-        return Err(wrong(path, &"no certificate in it"));
+        return Err(wrong(&"no certificate in it"));
     }
     let chain = CertificateChain::new(all.remove(0), all);
 
-    let mut store = RootCertStore::empty();
-    let der = |each: &Certificate| CertificateDer::from(each.der().to_vec());
-    for root in roots.certificates() {
-        store
-            .add(der(root))
-            .map_err(|cause| wrong(&roots_file, &cause))?;
+    let (mesh, mut places) = mesh_roots(config)?;
+    let plan = &config.serving.plan;
+    let verifier = plan.client_verifier(mesh)?;
+    if let Provider::Files(files) = &plan.provider {
+        places += &format!(" and {}", files.roots.display());
     }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(store), provider)
-        .build()
-        .map_err(|cause| wrong(&roots_file, &cause))?;
+    let der = |each: &Certificate| CertificateDer::from(each.der().to_vec());
     let intermediates: Vec<_> = chain.intermediates().iter().map(der).collect();
     let seconds = u64::try_from(now.unix_timestamp()).unwrap_or_default();
     let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
@@ -255,8 +254,29 @@ fn client_chain(
         Ok(_) => Ok(chain),
         Err(cause) => Err(ExplainError::Handshake {
             path: path.into(),
-            roots: roots_file,
+            roots: places,
             cause,
+        }),
+    }
+}
+
+/// The roots of the mesh, as far as they are known without a server, and where they are from.
+fn mesh_roots(config: &Config) -> Result<(TrustBundle, String), ExplainError> {
+    if let Whose::Own(_) = config.whose {
+        let folder = &config.root_ca_dir;
+        let files = plugged::follow_operators(folder, config.keeps_own_ca_in_cacerts())?;
+        if let Some(files) = files {
+            let roots = files.current().roots().clone();
+            return Ok((roots, folder.display().to_string()));
+        }
+    }
+    // What the server has written there last.
+    let path = config.data_dir.join("root-cert.pem");
+    match TrustBundle::from_pem(read(&path)?.as_bytes()) {
+        Ok(roots) => Ok((roots, path.display().to_string())),
+        Err(cause) => Err(ExplainError::Certificate {
+            path,
+            cause: cause.to_string(),
         }),
     }
 }
@@ -272,10 +292,14 @@ enum ExplainError {
     Read { path: PathBuf, cause: io::Error },
     #[error("{}: {cause}", path.display())]
     Certificate { path: PathBuf, cause: String },
-    #[error("{}: the connection would be refused, by the roots in {}: {cause}", path.display(), roots.display())]
+    #[error(transparent)]
+    Plugged(#[from] PluggedError),
+    #[error("serving certificate: {0}")]
+    Serving(#[from] ServingError),
+    #[error("{}: the connection would be refused, by the roots in {roots}: {cause}", path.display())]
     Handshake {
         path: PathBuf,
-        roots: PathBuf,
+        roots: String,
         cause: rustls::Error,
     },
 }

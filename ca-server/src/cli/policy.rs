@@ -8,11 +8,11 @@ use ca_core::TrustDomain;
 
 use crate::args::{PolicyArgs, PolicyVerb};
 
-/// Does what was asked with a policy file, without a server. `mesh` is the trust domain where none was named.
+/// Does what was asked with a policy file, without a server, and says how it went. `mesh` is the trust domain where none was named.
 ///
 /// # Errors
 /// When the file cannot be read or is no policy.
-pub(super) fn policy(args: &PolicyArgs, mesh: &TrustDomain) -> Result<(), PolicyFileError> {
+pub(super) fn policy(args: &PolicyArgs, mesh: &TrustDomain) -> Result<String, PolicyFileError> {
     let PolicyVerb::Check { file, trust_domain } = &args.verb;
     let text = std::fs::read_to_string(file).map_err(|cause| PolicyFileError::Read {
         path: file.clone(),
@@ -29,11 +29,10 @@ pub(super) fn policy(args: &PolicyArgs, mesh: &TrustDomain) -> Result<(), Policy
         0 => String::new(),
         some => format!(", {some} certificate-authority"),
     };
-    println!(
-        "{}: good ({allow} allow, {deny} deny, {limit} limit{authorities})",
+    Ok(format!(
+        "{}: good ({allow} allow, {deny} deny, {limit} limit{authorities})\n",
         file.display()
-    );
-    Ok(())
+    ))
 }
 
 /// What is wrong with a policy file.

@@ -3,29 +3,25 @@
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::ExitCode;
 use std::time::Duration;
 
+use super::answer::Answer;
 use crate::args::StatusArgs;
 use crate::control::{self, OrderError};
 use crate::report::Report;
 
-/// Prints it. Succeeds if the server is ready.
-pub(super) fn status(args: &StatusArgs, data_dir: &Path) -> Result<ExitCode, StatusError> {
+/// Yes if the server is ready.
+pub(super) fn status(args: &StatusArgs, data_dir: &Path) -> Result<Answer, StatusError> {
     let json = match args.admin {
         None => control::order(data_dir, control::STATUS)?,
         Some(address) => get(address).map_err(|cause| StatusError::Admin { address, cause })?,
     };
     let report: Report = serde_json::from_str(&json)?;
-    if args.json {
-        print!("{json}");
-    } else {
-        print!("{report}");
-    }
+    let text = if args.json { json } else { report.to_string() };
     Ok(if report.readiness.ready {
-        ExitCode::SUCCESS
+        Answer::yes(text)
     } else {
-        ExitCode::FAILURE
+        Answer::no(text)
     })
 }
 

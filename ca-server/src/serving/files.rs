@@ -32,6 +32,11 @@ impl CertificateFiles {
         FollowedFiles::start(set, FollowOptions::new(), move |files, _| self.read(files))
     }
 
+    /// Reads them once, for those who do not serve.
+    pub(super) fn read_now(&self) -> Result<ServingCertificate, FollowError> {
+        Ok((*self.clone().follow()?.current()).clone())
+    }
+
     #[expect(
         clippy::disallowed_methods,
         reason = "an edge: files change now, and are judged as of now"

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ca_core::SubjectName;
 use ca_core::files::FollowedFiles;
+use ca_core::{SubjectName, TrustBundle};
+use rustls::server::danger::ClientCertVerifier;
 use time::OffsetDateTime;
 
 use super::certificate::ServingCertificate;
@@ -13,7 +14,7 @@ use super::files::CertificateFiles;
 use super::issuer::ServingIssuer;
 use super::keeper::{Keeper, ServingError};
 use super::status::ServingStatuses;
-use super::tls::{CurrentTls, Dialect, TlsPolicy};
+use super::tls::{self, CurrentTls, Dialect, TlsPolicy};
 
 /// All serving certificates of this process.
 #[derive(Debug)]
@@ -69,6 +70,29 @@ impl ServingPlan {
         self.provider == Provider::OwnCa || !self.others.is_empty()
     }
 
+    /// Whether the listeners could show what is in the operator's files, where their certificates come from there.
+    pub(crate) fn check_files(&self) -> Result<(), ServingError> {
+        if let Provider::Files(files) = &self.provider {
+            let certificate = files.read_now()?;
+            Use::Grpc
+                .dialect(&self.tls)
+                .with(Some(&certificate), Some(&certificate.roots))?;
+        }
+        Ok(())
+    }
+
+    /// How the listener for certificate requests judges certificates of clients, where `mesh` are the roots of the mesh.
+    pub(crate) fn client_verifier(
+        &self,
+        mesh: TrustBundle,
+    ) -> Result<Arc<dyn ClientCertVerifier>, ServingError> {
+        let roots = match &self.provider {
+            Provider::Files(files) => mesh.merge(&files.read_now()?.roots),
+            Provider::OwnCa | Provider::ClusterSigner(_) | Provider::Nowhere => mesh,
+        };
+        Ok(tls::client_verifier(&self.tls, &roots)?)
+    }
+
     /// Makes or reads all certificates, and writes those that are to be written. **Blocks** on the disk.
     pub(crate) async fn carry_out(
         self,
@@ -88,10 +112,7 @@ impl ServingPlan {
         let mut keep = async |use_: Use, source: Source| {
             let keeper = Keeper::start(
                 Entry {
-                    dialect: Dialect {
-                        policy: self.tls.clone(),
-                        protocols: use_.protocols(),
-                    },
+                    dialect: use_.dialect(&self.tls),
                     verifies_clients: matches!(use_, Use::Grpc),
                     name: use_.name(),
                     source,
@@ -147,6 +168,13 @@ impl Use {
             Self::Webhook => WEBHOOK.into(),
             Self::Dns => DNS.into(),
             Self::Other(name) => name.as_str().into(),
+        }
+    }
+
+    fn dialect(&self, policy: &TlsPolicy) -> Dialect {
+        Dialect {
+            policy: policy.clone(),
+            protocols: self.protocols(),
         }
     }
 

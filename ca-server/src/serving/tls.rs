@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use ca_core::TrustBundle;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{
     ClientHello, NoClientAuth, NoServerSessionStorage, ResolvesServerCert, VerifierBuilderError,
     WebPkiClientVerifier,
@@ -56,17 +57,8 @@ impl Dialect {
     ) -> Result<ServerConfig, TlsError> {
         let provider = self.policy.provider();
         let verifier = match client_roots {
-            None => Arc::new(NoClientAuth),
-            Some(roots) => {
-                let mut store = RootCertStore::empty();
-                for root in roots.certificates() {
-                    store.add(CertificateDer::from(root.der().to_vec()))?;
-                }
-                // Without a certificate a caller still has its token.
-                WebPkiClientVerifier::builder_with_provider(Arc::new(store), Arc::clone(provider))
-                    .allow_unauthenticated()
-                    .build()?
-            }
+            None => Arc::new(NoClientAuth) as Arc<dyn ClientCertVerifier>,
+            Some(roots) => client_verifier(&self.policy, roots)?,
         };
         let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
             .with_protocol_versions(self.policy.versions())?
@@ -86,6 +78,24 @@ impl Dialect {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         Ok(config)
     }
+}
+
+/// Judges certificates of clients.
+pub(super) fn client_verifier(
+    policy: &TlsPolicy,
+    roots: &TrustBundle,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let mut store = RootCertStore::empty();
+    for root in roots.certificates() {
+        store.add(CertificateDer::from(root.der().to_vec()))?;
+    }
+    let provider = Arc::clone(policy.provider());
+    // Without a certificate a caller still has its token.
+    Ok(
+        WebPkiClientVerifier::builder_with_provider(Arc::new(store), provider)
+            .allow_unauthenticated()
+            .build()?,
+    )
 }
 
 /// The listener is there, and says that it has nothing to show.

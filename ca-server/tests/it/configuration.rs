@@ -2,10 +2,13 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Duration;
 
-use ca_core::testing::TestCa;
+use ca_core::testing::{TestCa, now};
 
+use crate::authority::{intermediate, plug_in};
 use crate::running::{self, Running};
+use crate::serving::OperatorsFiles;
 
 type Variables<'a> = &'a [(&'a str, &'a str)];
 
@@ -246,6 +249,11 @@ fn a_token_is_explained_as_the_server_would_decide() {
             "is greater than the max allowed TTL",
         ),
     ];
+    // As on the wire: nothing is asked for.
+    let (code, said) = explain(&ca, &[], &["--token", &good, "--ttl", "0s"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("lifetime 24h0m0s, at most"), "{said}");
+
     for (flags, words, part) in refused {
         let (code, said) = explain(&ca, flags, words);
         assert_eq!(code, Some(1), "{said}");
@@ -307,6 +315,144 @@ fn put(folder: &Path, name: &str, text: &str) -> String {
     let path = folder.join(name);
     std::fs::write(&path, text).unwrap();
     path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_certificate_is_explained_by_all_roots_that_the_listener_would_have() {
+    let ca = Running::start(&[]);
+    let folder = tempfile::tempdir().unwrap();
+    let files = OperatorsFiles::new();
+    let flags = files.flags();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let id = "spiffe://cluster.local/ns/shop/sa/cart".parse().unwrap();
+    let (_, chain) = files.ca.identity(&[id], Duration::from_secs(600), now());
+    let cert = put(folder.path(), "cert.pem", &chain.to_pem());
+    let (code, said) = explain(&ca, &flags, &["--cert", &cert]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("name spiffe://cluster.local/ns/shop/sa/cart by own identity"));
+
+    // Members of the mesh are let in beside them: here those of a CA that is plugged in.
+    let (root, plugged) = (TestCa::new("cluster.local"), folder.path().join("cacerts"));
+    let (key, below) = intermediate(&root, "below");
+    plug_in(&plugged, "1", &key, &below, &root.roots());
+    let (_, member) = root.workload("shop", "cart");
+    let cert = put(folder.path(), "cert.pem", &member.to_pem());
+    let plugged = ["--root-ca-dir", plugged.to_str().unwrap()];
+    let with_both = [&plugged[..], &flags].concat();
+    let (code, said) = explain(&ca, &with_both, &["--cert", &cert]);
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said) = explain(&ca, &flags, &["--cert", &cert]);
+    assert_eq!(code, Some(1));
+    let named = format!("root-cert.pem and {}: ", files.path("ca.crt").display());
+    assert!(
+        said.contains("the connection would be refused") && said.contains(&named),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_forwarded_certificate_is_explained_without_an_end_and_in_the_column_of_the_others() {
+    let ca = Running::start(&[]);
+    let data_dir = ca.data_dir();
+    let output = ca_server(
+        &[],
+        &[
+            "--data-dir",
+            data_dir.to_str().unwrap(),
+            "--trusted-gateway-cidr=127.0.0.0/8",
+            "explain",
+            "--header",
+            "x-forwarded-client-cert: URI=spiffe://cluster.local/ns/shop/sa/cart",
+        ],
+    );
+    let said = text(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    let line = |start: &str| {
+        let line = said.lines().find(|line| line.trim().starts_with(start));
+        line.unwrap_or_else(|| panic!("no {start} in {said}"))
+    };
+    let forwarded = line("forwarded-certificate ");
+    assert!(
+        forwarded.ends_with("  vouches for spiffe://cluster.local/ns/shop/sa/cart"),
+        "{forwarded}"
+    );
+    let columns = [
+        forwarded.find("vouches"),
+        line("jwt").find("not presented"),
+        line("by ").find("own identity"),
+    ];
+    assert!(
+        columns.iter().all(|at| *at == columns[0] && at.is_some()),
+        "{said}"
+    );
+
+    // Any of the three is enough.
+    let output = ca_server(&[], &["explain"]);
+    let usage = text(&output.stderr);
+    assert!(
+        usage.contains("<--token <@FILE>|--cert <FILE>|--header <NAME: VALUE>>"),
+        "{usage}"
+    );
+}
+
+/// What `config` says must be what the server would say: by the same words.
+#[test]
+fn config_fails_where_a_file_keeps_the_server_from_starting_and_touches_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let broken = put(folder, "policy.toml", "nonsense = 1\n");
+    let junk = put(folder, "junk.pem", "junk");
+    let cacerts = folder.join("cacerts");
+    std::fs::create_dir(&cacerts).unwrap();
+    put(&cacerts, "ca-cert.pem", "junk");
+    let cacerts = cacerts.to_str().unwrap();
+    let missing = folder.join("missing");
+    let missing = missing.to_str().unwrap();
+    let data_dir = folder.join("data");
+    let common = [
+        "--data-dir",
+        data_dir.to_str().unwrap(),
+        "--listen=127.0.0.1:0",
+        "--admin-listen=127.0.0.1:0",
+    ];
+    let tls = |file| {
+        [
+            "--ca-cert-file",
+            file,
+            "--tls-cert-file",
+            file,
+            "--tls-key-file",
+            file,
+        ]
+    };
+    let cases: &[(&[&str], &str)] = &[
+        (&["--policy", missing], "ca-server: policy "),
+        (&["--policy", &broken], "ca-server: policy "),
+        (
+            &["--root-ca-dir", cacerts],
+            "incomplete signing CA bundle detected",
+        ),
+        (&tls(missing), "ca-server: serving certificate: "),
+        (&tls(&junk), "ca-server: serving certificate: "),
+        (&["--namespace", "a b"], "not a DNS name: "),
+    ];
+    for (flags, told) in cases {
+        let words = [&common[..], flags, &["config"]].concat();
+        let config = ca_server(&[], &words);
+        assert_eq!(config.status.code(), Some(1), "{flags:?}");
+        assert!(text(&config.stdout).contains("max-waiting = "), "{flags:?}");
+        let said = text(&config.stderr);
+        assert!(said.contains(told), "{flags:?} said {said:?}");
+        assert!(!data_dir.exists(), "{flags:?}");
+        // By a server that is sure to end, in a folder of its own.
+        let child = running::spawn(&folder.join("server"), flags);
+        let (status, server) = running::wait_for_failure(child);
+        assert!(!status.success());
+        assert_eq!(server.lines().last(), said.lines().last(), "{flags:?}");
+    }
+    let good = [&common[..], &["config"]].concat();
+    assert!(ca_server(&[], &good).status.success());
+    assert!(!data_dir.exists());
 }
 
 #[test]
