@@ -12,7 +12,7 @@ use ca_core::{BoxFuture, CertificateChain, PrivateKey, SigningKey as _, TrustBun
 use hyper_util::rt::TokioIo;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{CertificateError, ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -167,12 +167,26 @@ impl Service<Uri> for Connector {
             let tcp = TcpStream::connect(address.target()).await?;
             // Small requests: do not wait for more to send.
             let _ = tcp.set_nodelay(true);
-            let stream = tls.connect(address.name(), tcp).await?;
+            let connected = tls.connect(address.name(), tcp).await;
+            let stream = connected.map_err(in_plain_words)?;
             if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
                 return Err(io::Error::other("the server does not offer HTTP/2"));
             }
             Ok(TokioIo::new(stream))
         })
+    }
+}
+
+/// The library has a word of its own for what an ordinary `openssl req -x509` makes: a certificate that may sign others.
+fn in_plain_words(error: io::Error) -> io::Error {
+    let tls = error.get_ref().and_then(|cause| cause.downcast_ref());
+    match tls {
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(cause)))
+            if cause.to_string() == "CaUsedAsEndEntity" =>
+        {
+            io::Error::new(error.kind(), CA_AS_ITS_OWN)
+        }
+        _ => error,
     }
 }
 
@@ -211,6 +225,8 @@ fn client_tls(
     Ok(tls)
 }
 
+const CA_AS_ITS_OWN: &str =
+    "the server shows the certificate of a CA as its own: it needs one with CA:FALSE";
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);

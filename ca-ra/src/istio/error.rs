@@ -72,10 +72,14 @@ impl UpstreamError {
     pub(super) fn of(address: &UpstreamAddress, status: &Status) -> Self {
         let (address, code) = (address.to_string(), status.code());
         let mut message: String = status.message().chars().take(LONGEST_MESSAGE).collect();
-        // What failed below gRPC tells only by its sources.
+        // What failed below gRPC tells only by its sources, some of which say what the next one says too.
         let mut source = status.source();
         while let Some(cause) = source {
-            let _ = write!(message, ": {cause}");
+            let text = cause.to_string();
+            // Of that one the text is "transport error", whatever went wrong.
+            if !cause.is::<tonic::transport::Error>() && !message.contains(&text) {
+                let _ = write!(message, ": {text}");
+            }
             source = cause.source();
         }
         match code {

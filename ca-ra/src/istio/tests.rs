@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use ca_core::testing::{TestCa, now};
-use ca_core::{CaRequest, PrivateKey, SigningKey as _, create_csr_pem};
+use ca_core::{CaRequest, CertificateChain, PrivateKey, SigningKey as _, create_csr_pem};
 use ca_proto::istio::v1::auth::IstioCertificateResponse;
 use ca_proto::istio::v1::auth::istio_certificate_service_server::{
     IstioCertificateService, IstioCertificateServiceServer,
@@ -92,13 +92,21 @@ impl IstioCertificateService for StandIn {
 impl StandIn {
     /// Serves on a free port of loopback under a certificate of `serving`.
     async fn start(serving: &TestCa, script: Vec<Next>) -> (Arc<Self>, UpstreamAddress) {
+        let name = "127.0.0.1".parse().unwrap();
+        let (key, chain) = serving.identity(&[name], Duration::from_secs(3600), now());
+        Self::start_showing(&key, &chain, script).await
+    }
+
+    async fn start_showing(
+        key: &PrivateKey,
+        chain: &CertificateChain,
+        script: Vec<Next>,
+    ) -> (Arc<Self>, UpstreamAddress) {
         let stand_in = Arc::new(Self {
             ca: TestCa::new("cluster.local"),
             script: Mutex::new(script.into()),
             seen: Mutex::default(),
         });
-        let name = "127.0.0.1".parse().unwrap();
-        let (key, chain) = serving.identity(&[name], Duration::from_secs(3600), now());
         let ders = chain.iter().map(|c| CertificateDer::from(c.der().to_vec()));
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.pkcs8_der().to_vec()));
         let mut tls = ServerConfig::builder_with_provider(provider())
@@ -327,10 +335,10 @@ async fn nobody_there_and_the_wrong_one_there_are_told_and_new_roots_are_followe
     let nobody = client(folder.path(), "127.0.0.1:1".parse().unwrap(), &serving)
         .with_deadline(Duration::from_secs(2));
     let error = nobody.sign(request(None), now()).await.unwrap_err();
-    assert!(
-        error.is_retryable() && error.to_string().contains("refused"),
-        "{error}"
-    );
+    let text = error.to_string();
+    assert!(error.is_retryable(), "{text}");
+    assert_eq!(text.matches("refused").count(), 1, "{text}");
+    assert!(!text.contains("transport error"), "{text}");
 
     std::fs::write(folder.path().join("root-cert.pem"), "junk").unwrap();
     let config = UpstreamConfig {
@@ -342,6 +350,22 @@ async fn nobody_there_and_the_wrong_one_there_are_told_and_new_roots_are_followe
         .unwrap_err()
         .to_string();
     assert!(error.contains("root-cert.pem: not PEM"), "{error}");
+}
+
+/// What `openssl req -x509` makes, and what many put on their first server.
+#[tokio::test]
+async fn a_server_that_shows_the_certificate_of_a_ca_is_told_so_in_words() {
+    let (folder, serving) = (tempfile::tempdir().unwrap(), TestCa::new("serving"));
+    let chain = serving.state().chain().clone();
+    let (_, address) = StandIn::start_showing(serving.key(), &chain, Vec::new()).await;
+    let upstream = client(folder.path(), address, &serving).with_deadline(Duration::from_secs(2));
+    let error = upstream.sign(request(None), now()).await.unwrap_err();
+    let text = error.to_string();
+    let words = "the server shows the certificate of a CA as its own";
+    assert!(
+        text.contains(words) && !text.contains("EndEntity"),
+        "{text}"
+    );
 }
 
 #[tokio::test]
