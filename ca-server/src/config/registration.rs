@@ -38,14 +38,6 @@ pub(crate) enum SignerConfig {
 }
 
 impl SignerConfig {
-    /// `None` where only answers tell the roots.
-    pub(crate) fn root_files(&self) -> Option<&RootFiles> {
-        match self {
-            Self::KubernetesCsr { roots, .. } | Self::CertManager { roots, .. } => Some(roots),
-            Self::Istio(_) => None,
-        }
-    }
-
     /// Whether it certifies whatever names we ask for. A CA certifies us under our own name only.
     pub(super) fn certifies_servers(&self) -> bool {
         !matches!(self, Self::Istio(_))

@@ -434,6 +434,15 @@ fn config_fails_where_a_file_keeps_the_server_from_starting_and_touches_nothing(
         ),
         (&tls(missing), "ca-server: serving certificate: "),
         (&tls(&junk), "ca-server: serving certificate: "),
+        (
+            &[
+                "--upstream-ca-addr=127.0.0.1:1",
+                "--upstream-ca-root",
+                &junk,
+                "--upstream-ca-token-file=token",
+            ],
+            "junk.pem: ",
+        ),
         (&["--namespace", "a b"], "not a DNS name: "),
     ];
     for (flags, told) in cases {
