@@ -17,7 +17,7 @@ use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio_stream::StreamExt as _;
 
-use crate::observed::Observed;
+use crate::observed::Server;
 use crate::report::Readiness;
 use crate::serving::http::{self, Incoming};
 use crate::serving::sockets;
@@ -28,7 +28,7 @@ mod page;
 /// Answers until the end.
 pub(crate) async fn serve(
     listener: TcpListener,
-    observed: Observed,
+    server: Server,
     end: impl Future<Output = ()>,
 ) {
     let for_this_machine = Router::new()
@@ -42,7 +42,7 @@ pub(crate) async fn serve(
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
         .merge(for_this_machine)
-        .with_state(observed);
+        .with_state(server);
     let incoming = sockets(listener).map(|(connection, peer)| Incoming {
         connection,
         is_http2: false,
@@ -55,8 +55,8 @@ pub(crate) async fn serve(
     clippy::disallowed_methods,
     reason = "an edge: the question is about now"
 )]
-async fn ready(State(observed): State<Observed>) -> (StatusCode, String) {
-    let readiness = observed.readiness(OffsetDateTime::now_utc());
+async fn ready(State(server): State<Server>) -> (StatusCode, String) {
+    let readiness = server.readiness(OffsetDateTime::now_utc());
     let status = if readiness.ready {
         StatusCode::OK
     } else {
@@ -87,8 +87,8 @@ fn lines(readiness: &Readiness) -> String {
     clippy::disallowed_methods,
     reason = "an edge: the question is about now"
 )]
-async fn debug(State(observed): State<Observed>) -> Response {
-    let report = observed.report(OffsetDateTime::now_utc()).await;
+async fn debug(State(server): State<Server>) -> Response {
+    let report = server.report(OffsetDateTime::now_utc()).await;
     let headers = [
         (header::CONTENT_TYPE, "application/json"),
         (header::CACHE_CONTROL, "no-store"),
@@ -96,8 +96,8 @@ async fn debug(State(observed): State<Observed>) -> Response {
     (headers, report.to_json()).into_response()
 }
 
-async fn metrics(State(observed): State<Observed>) -> Response {
-    match observed.metrics.text(&observed) {
+async fn metrics(State(server): State<Server>) -> Response {
+    match server.metrics() {
         Ok(text) => (
             [(
                 header::CONTENT_TYPE,

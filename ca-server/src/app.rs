@@ -31,7 +31,7 @@ use crate::authority::registration::{self, Errands, Registration, RegistrationEr
 use crate::authority::rotator::{Rotator, RotatorHandle};
 use crate::authority::self_signed::{self, Origin, SelfSignedError};
 use crate::authority::signing::Signing;
-use crate::authority::upstream::{self, Meanwhile, OpenError, Upstream, UpstreamHandle};
+use crate::authority::upstream::{Meanwhile, OpenError, Upstream, UpstreamHandle};
 use crate::cli::token;
 use crate::config::{Config, Tokens, Whose};
 use crate::control;
@@ -39,7 +39,7 @@ use crate::grpc::{self, GrpcConfig};
 use crate::in_cluster::{Duties, Election};
 use crate::kubernetes::{Cluster, ClusterError};
 use crate::metrics::{Metrics, Verdicts};
-use crate::observed::Observed;
+use crate::observed::{Observed, Server};
 use crate::output;
 use crate::roots_file;
 use crate::service::Service;
@@ -167,6 +167,12 @@ impl App {
             path: control::path(&config.data_dir),
             cause,
         })?;
+        let meanwhile = Meanwhile {
+            admin: &admin,
+            control: &control,
+            started: now,
+            trust_domain: &config.trust_domain,
+        };
         let mut errands = Errands::new();
         let (kind, signing) = match config.whose {
             Whose::Signers(signers) => {
@@ -176,7 +182,7 @@ impl App {
                     cluster.as_ref(),
                     &plan.grpc,
                     plan.needs_issuer(),
-                    &admin,
+                    meanwhile,
                 );
                 let (registration, work) = Box::pin(opened).await?;
                 errands = work;
@@ -197,13 +203,8 @@ impl App {
                         let bundles = match task.bundles() {
                             Some(bundles) => bundles.clone(),
                             None => {
-                                let meanwhile = Meanwhile {
-                                    admin: &admin,
-                                    control: &control,
-                                };
-                                let waited =
-                                    upstream::answer_meanwhile(meanwhile, &mut task, &handle);
-                                waited.await.map_err(AppError::Waiting)?
+                                let waited = meanwhile.obtain(&mut task, &handle).await;
+                                waited.map_err(AppError::Waiting)?
                             }
                         };
                         (CaKind::Intermediate(Box::new(task), handle), bundles)
@@ -223,7 +224,7 @@ impl App {
                                 rotation: config.rotation,
                                 leadership: election.leadership.clone(),
                             };
-                            let ca = in_cluster::open(cluster, plan, &admin).await?;
+                            let ca = in_cluster::open(cluster, plan, meanwhile).await?;
                             let bundles = ca.bundles.clone();
                             (CaKind::InCluster(Box::new(ca), store), bundles)
                         } else {
@@ -491,15 +492,15 @@ impl App {
                 duties.candidate.run(drained(draining.subscribe())),
             ));
         }
-        let server = control::Server::Complete(Box::new(self.observed.clone()));
-        let control = self.control;
+        let observed = Server::Complete(Box::new(self.observed));
+        let (control, server) = (self.control, observed.clone());
         background.spawn(named("control socket", async move {
             control::serve(&control, server).await;
         }));
 
         let mut admin = tokio::spawn(admin::serve(
             self.admin,
-            self.observed,
+            observed,
             drained(draining.subscribe()),
         ));
         // Ends after the last request. Without it spans are dropped and counted, which is no reason to stop.

@@ -13,8 +13,7 @@ use tokio::net::{UnixListener, UnixStream};
 
 use crate::authority::rotator::RotationStep;
 use crate::authority::signing::Signing;
-use crate::authority::upstream::UpstreamHandle;
-use crate::observed::Observed;
+use crate::observed::{Observed, Server};
 
 /// The socket of a data folder.
 pub(crate) fn path(data_dir: &Path) -> PathBuf {
@@ -31,14 +30,6 @@ pub(crate) fn bind(data_dir: &Path) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(&path)?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
     Ok(listener)
-}
-
-/// Whom orders are for.
-#[derive(Clone, Debug)]
-pub(crate) enum Server {
-    Complete(Box<Observed>),
-    /// There is no certificate for this CA yet.
-    Waiting(UpstreamHandle),
 }
 
 /// Answers for as long as the server runs.
@@ -76,15 +67,9 @@ async fn answer(stream: UnixStream, server: Server) -> io::Result<()> {
 }
 
 async fn obey(order: &str, server: Server) -> Result<String, String> {
-    match (order, server) {
-        (STATUS, Server::Complete(observed)) => Ok(status(&observed).await),
-        (STATUS, Server::Waiting(upstream)) => {
-            let upstream = upstream.situation.upstream();
-            Err(format!(
-                "not ready: this CA waits for a certificate by {upstream}"
-            ))
-        }
-        (order, server) => rotate(order, server).await,
+    match order {
+        STATUS => Ok(status(&server).await),
+        order => rotate(order, server).await,
     }
 }
 
@@ -92,35 +77,55 @@ async fn obey(order: &str, server: Server) -> Result<String, String> {
     clippy::disallowed_methods,
     reason = "an edge: the question is about now"
 )]
-async fn status(observed: &Observed) -> String {
-    observed.report(OffsetDateTime::now_utc()).await.to_json()
+async fn status(server: &Server) -> String {
+    server.report(OffsetDateTime::now_utc()).await.to_json()
 }
 
-/// Where neither the root nor the key is ours, there is nothing to change.
+/// Where neither the root nor the key is ours, there is nothing to change, and that is the answer to the question.
 async fn rotate(order: &str, server: Server) -> Result<String, String> {
     let step = order
         .strip_prefix("rotate ")
         .and_then(|step| RotationStep::from_str(step, false).ok());
     let step = step.ok_or_else(|| format!("unknown order {order:?}"))?;
-    let mut nothing_to_rotate = "this CA's key is plugged in: replace its files instead";
-    let (rotator, upstream) = match server {
-        Server::Complete(observed) => {
-            if let Signing::Asked(_) = observed.signing {
-                nothing_to_rotate = "somebody else signs: there is no root here";
-            }
-            (observed.rotator, observed.upstream)
+    let (upstream, observed) = match server {
+        Server::Complete(observed) => (observed.upstream.clone(), observed),
+        Server::Waiting(waiting) => {
+            return match waiting.upstream {
+                Some(upstream) => upstream.ask(step).await,
+                None => Err(format!(
+                    "there is no CA yet: waiting for {}",
+                    waiting.situation.wanted()
+                )),
+            };
         }
-        Server::Waiting(upstream) => (None, Some(upstream)),
     };
     if let Some(upstream) = upstream {
         return upstream.ask(step).await;
     }
-    let rotator = rotator.ok_or(nothing_to_rotate)?;
-    rotator
-        .ask(step)
-        .await
+    let Some(rotator) = &observed.rotator else {
+        let why = why_nothing_rotates(&observed);
+        return match step {
+            RotationStep::Status => Ok(why),
+            _ => Err(why),
+        };
+    };
+    let report = rotator.ask(step).await;
+    report
         .map(|report| report.to_string())
         .map_err(|error| error.to_string())
+}
+
+fn why_nothing_rotates(observed: &Observed) -> String {
+    if let Signing::Asked(_) = observed.signing {
+        return "somebody else signs: there is no root here".into();
+    }
+    match &observed.files {
+        Some((folder, _)) => format!(
+            "this CA is plugged in: its root is rotated by replacing the files in {}",
+            folder.display()
+        ),
+        None => "this CA is plugged in: its root is rotated by replacing its Secret".into(),
+    }
 }
 
 /// Gives an order to the server that runs on a folder, and waits for the answer.

@@ -28,11 +28,13 @@ mod cluster_callers;
 mod in_cluster;
 mod parts;
 mod rpc;
+mod waiting;
 
 pub(crate) use authentication::Verdicts;
 use parts::Parts;
 use rpc::RpcMetrics;
 pub(crate) use rpc::{Call, Method};
+pub(crate) use waiting::before_there_is_a_ca;
 
 /// Counts what happens; `text` is what a scrape gets.
 #[derive(Debug)]

@@ -11,15 +11,19 @@ use time::OffsetDateTime;
 
 mod cluster_callers;
 mod in_cluster;
+mod server;
+mod waiting;
 
 pub(crate) use in_cluster::InCluster;
+pub(crate) use server::Server;
+pub(crate) use waiting::Waiting;
 
 use crate::admission::Admission;
 use crate::audit::{AuditLog, OnFailure};
 use crate::authentication::ClusterCallers;
 use crate::authority::rotator::{self, RotationStep, RotatorHandle};
 use crate::authority::signing::Signing;
-use crate::authority::upstream::UpstreamHandle;
+use crate::authority::upstream::{Situation, UpstreamHandle};
 use crate::metrics::{Metrics, Verdicts};
 use crate::refusals::Refusals;
 use crate::report::{
@@ -192,6 +196,7 @@ impl Observed {
             },
             audit: self.audit.as_ref().map(|audit| clock.audit(audit)),
             refusals: self.refusals.last(),
+            waiting: None,
         }
     }
 
@@ -238,18 +243,10 @@ impl Observed {
                 }),
             }),
             registration: self.registration(),
-            upstream: self.upstream.as_ref().map(|upstream| {
-                let situation = &upstream.situation;
-                UpstreamReport {
-                    certified_by: situation.upstream().to_owned(),
-                    renewal: situation.next().map(shown),
-                    awaited: situation.awaited(),
-                    last_failure: situation.failure().map(|(at, reason)| Failure {
-                        time: shown(at),
-                        reason,
-                    }),
-                }
-            }),
+            upstream: self
+                .upstream
+                .as_ref()
+                .map(|upstream| certified(&upstream.situation)),
             files: self
                 .files
                 .as_ref()
@@ -267,10 +264,7 @@ impl Observed {
             signer: situation.upstream().to_owned(),
             issuer: registration.issuer(),
             under_way: registration.under_way(),
-            last_failure: situation.failure().map(|(at, reason)| Failure {
-                time: shown(at),
-                reason,
-            }),
+            last_failure: last_failure(situation),
         })
     }
 
@@ -301,6 +295,23 @@ impl Observed {
         })
         .collect()
     }
+}
+
+fn certified(situation: &Situation) -> UpstreamReport {
+    UpstreamReport {
+        certified_by: situation.upstream().to_owned(),
+        renewal: situation.next().map(shown),
+        awaited: situation.awaited(),
+        last_failure: last_failure(situation),
+    }
+}
+
+fn last_failure(situation: &Situation) -> Option<Failure> {
+    let (at, reason) = situation.failure()?;
+    Some(Failure {
+        time: shown(at),
+        reason,
+    })
 }
 
 fn keys(keys: KeyStatus) -> KeysReport {

@@ -27,6 +27,8 @@ pub(crate) struct Report {
     pub(crate) started: String,
     pub(crate) trust_domain: String,
     pub(crate) readiness: Readiness,
+    /// Of a server that has nothing to sign with yet. Of the rest only `ca` says something then.
+    pub(crate) waiting: Option<WaitingReport>,
     pub(crate) ca: CaReport,
     /// Of a server that is a part of a Kubernetes cluster.
     pub(crate) cluster: Option<ClusterReport>,
@@ -52,6 +54,15 @@ pub(crate) struct Readiness {
     pub(crate) missing: Vec<String>,
     /// What somebody should look at although it is no reason to be taken out of service.
     pub(crate) notes: Vec<String>,
+}
+
+/// What is waited for before anything can be signed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WaitingReport {
+    pub(crate) wanted: String,
+    pub(crate) since: String,
+    /// The last attempt's, as long as none has gone well.
+    pub(crate) last_failure: Option<Failure>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -194,7 +205,7 @@ pub(crate) struct PolicyReport {
     pub(crate) file: FilesReport,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RequestsReport {
     pub(crate) received: u64,
     pub(crate) issued: u64,

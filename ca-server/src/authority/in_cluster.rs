@@ -9,14 +9,13 @@ use ca_core::{
     random_unit,
 };
 use time::OffsetDateTime;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::plugged_secret::{self, PluggedSecret};
 use super::rotator::{Rotator, RotatorHandle};
 use super::self_signed::{self, Origin, SelfSignedError};
 use super::shared::Shared;
-use super::upstream::{Situation, Wanted, answer_until};
+use super::upstream::{Meanwhile, Situation};
 use crate::kubernetes::{
     CaSecret, CallError, Cluster, Followed, Leadership, SELF_SIGNED_MARK, SecretStore, Seen,
     follow_secret,
@@ -90,14 +89,14 @@ pub(crate) fn is_own(folder: &Path) -> bool {
 #[derive(Debug)]
 struct SecretWatch(SecretStore, watch::Sender<Seen>);
 
-/// Loads the CA, or makes one. Waits for an API server that is away, and has `admin` say so meanwhile.
+/// Loads the CA, or makes one. Waits for an API server that is away, and has `meanwhile` say so.
 ///
 /// # Errors
 /// When what is there is not a CA.
 pub(crate) async fn open(
     cluster: &Cluster,
     plan: Plan,
-    admin: &TcpListener,
+    meanwhile: Meanwhile<'_>,
 ) -> Result<ClusterCa, ClusterCaError> {
     let reason = match attempt(cluster, &plan).await {
         Ok(found) => return Ok(found.follow(plan)),
@@ -105,9 +104,11 @@ pub(crate) async fn open(
         Err(Attempt::Passing(reason)) => reason,
     };
     let place = format!("Secret in the namespace {}", cluster.namespace);
-    let situation = Situation::new(Wanted::Secret, place);
+    let situation = Situation::new(format!("this CA's {place}"), place);
     let trying = try_on(cluster, &plan, reason, &situation);
-    let found = answer_until(admin, situation.clone(), trying).await;
+    // Whose it is shows in the Secret.
+    let found = meanwhile.answer_until("not known yet", situation.clone(), trying);
+    let found = found.await;
     Ok(found.map_err(ClusterCaError::Waiting)??.follow(plan))
 }
 

@@ -14,11 +14,10 @@ use ca_ra::{
     KubernetesCsrConfig, SignerRoots, UpstreamError,
 };
 use time::OffsetDateTime;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::upstream::{Situation, Wanted, answer_until};
+use super::upstream::{Meanwhile, Situation};
 use crate::config::{RegistrationConfig, RootFiles, SignerConfig};
 use crate::kubernetes::Cluster;
 
@@ -47,22 +46,23 @@ pub(crate) type Errands = JoinSet<()>;
 
 impl Registration {
     /// Gets to know the signer: where nothing else tells its roots, and where it is to certify our listeners too, it is asked
-    /// for a certificate of `names` until it has made one. `admin` says so meanwhile.
+    /// for a certificate of `names` until it has made one. `meanwhile` says so.
     pub(crate) async fn open(
         config: RegistrationConfig,
         cluster: Option<&Cluster>,
         names: &[SubjectName],
         certifies_listeners: bool,
-        admin: &TcpListener,
+        meanwhile: Meanwhile<'_>,
     ) -> Result<(Arc<Self>, Errands), RegistrationError> {
         let mut errands = JoinSet::new();
         let (signer, name) = signer(config, cluster, &mut errands)?;
-        let situation = Situation::new(Wanted::Certificate, name);
+        let situation = Situation::new(format!("a certificate by {name}"), name);
         let known = signer.configured_roots().and_then(SignerRoots::known);
         let mut learned = None;
         if known.is_none() || certifies_listeners {
             let asking = first_answer(&signer, names, &situation);
-            let asked = answer_until(admin, situation.clone(), asking).await;
+            let asked = meanwhile.answer_until("registration authority", situation.clone(), asking);
+            let asked = Box::pin(asked).await;
             let roots = asked.map_err(RegistrationError::Waiting)?;
             learned = signer.may_teach(&roots).then_some(roots);
         }

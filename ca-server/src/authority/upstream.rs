@@ -28,11 +28,11 @@ mod dropped;
 mod pending;
 mod situation;
 
-pub(crate) use awaiting::{Meanwhile, answer_meanwhile, answer_until};
+pub(crate) use awaiting::Meanwhile;
 use dropped::{DropFolder, Dropped};
 pub use pending::FileError;
 use pending::PendingKey;
-pub(crate) use situation::{Situation, Wanted};
+pub(crate) use situation::Situation;
 
 /// The handle to the task. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -110,13 +110,17 @@ impl Upstream {
             pending.forget(stored.state.key())?;
         }
         let (sender, orders) = mpsc::channel(4);
-        let situation = Situation::new(
-            Wanted::CaCertificate,
-            match &source {
-                Source::Ask(upstream) => upstream.address().to_string(),
-                Source::Drop(folder) => folder.shown(),
-            },
-        );
+        let situation = match &source {
+            Source::Ask(upstream) => {
+                let address = upstream.address().to_string();
+                let wanted = format!("a certificate for this CA from the upstream CA at {address}");
+                Situation::new(wanted, address)
+            }
+            Source::Drop(folder) => Situation::new(
+                format!("a certificate for this CA: {}", folder.wanted()),
+                folder.shown(),
+            ),
+        };
         let handle = UpstreamHandle {
             orders: sender,
             situation: situation.clone(),
@@ -268,11 +272,7 @@ impl Upstream {
             }
             Source::Drop(folder) => {
                 folder.put_request(&text)?;
-                self.situation.awaits(format!(
-                    "{} for {}",
-                    folder.path("ca-cert.pem").display(),
-                    folder.path("ca.csr").display()
-                ));
+                self.situation.awaits(folder.wanted());
                 tracing::info!(folder = %folder.shown(), "a certificate is wanted for ca.csr");
                 // The files tell when it is there; till then there is nothing to do but wait.
                 self.renew_at = now + LONGEST_LIFE;

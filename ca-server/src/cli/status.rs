@@ -38,7 +38,11 @@ fn get(address: SocketAddr) -> io::Result<String> {
         .ok_or_else(|| io::Error::other("not an HTTP answer"))?;
     if head.split(' ').nth(1) != Some("200") {
         let status = head.lines().next().unwrap_or_default();
-        return Err(io::Error::other(format!("{status}: {}", body.trim())));
+        let said = match body.trim() {
+            "" => status.to_owned(),
+            body => format!("{status}: {body}"),
+        };
+        return Err(io::Error::other(said));
     }
     Ok(body.into())
 }

@@ -22,14 +22,7 @@ impl Collector for Parts {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let Self(observed) = self;
         let ready = observed.readiness(OffsetDateTime::now_utc()).ready;
-        let gauge = ConstGauge::<u64>::new(ready.into());
-        let help = "1 if a certificate asked for now would be signed";
-        gauge.encode(encoder.encode_descriptor(
-            "mesh_ca_ready",
-            help,
-            None,
-            MetricType::Gauge,
-        )?)?;
+        readiness(&mut encoder, ready)?;
         self.keys(&mut encoder)?;
         self.files(&mut encoder)?;
         if let Some(audit) = &observed.audit {
@@ -111,6 +104,15 @@ impl Parts {
         }
         Ok(())
     }
+}
+
+pub(super) fn readiness(encoder: &mut DescriptorEncoder<'_>, ready: bool) -> fmt::Result {
+    let (name, help) = (
+        "mesh_ca_ready",
+        "1 if a certificate asked for now would be signed",
+    );
+    let gauge = ConstGauge::<u64>::new(ready.into());
+    gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
 }
 
 /// A counter under exactly its name, as `PlainCounter` is.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{
-    AuthenticatorReport, CaReport, CertificateReport, ClusterCallersReport, ClusterReport,
+    AuthenticatorReport, CaReport, CertificateReport, ClusterCallersReport, ClusterReport, Failure,
     FilesReport, Report, RequestsReport,
 };
 use crate::refusals::Refused;
@@ -24,6 +24,15 @@ impl fmt::Display for Report {
         }
         line(f, "trust domain", &self.trust_domain)?;
         line(f, "started", &self.started)?;
+        if let Some(waiting) = &self.waiting {
+            line(f, "waiting for", &waiting.wanted)?;
+            line(f, "since", &waiting.since)?;
+            // Nothing else is known.
+            return match &waiting.last_failure {
+                Some(failure) => line(f, "LAST FAILURE", &failure.to_string()),
+                None => Ok(()),
+            };
+        }
         self.ca.fmt(f)?;
         self.cluster.as_ref().map_or(Ok(()), |each| each.fmt(f))?;
         for serving in &self.serving_certificates {
@@ -101,6 +110,14 @@ impl fmt::Display for CaReport {
                 line(f, "LAST FAILURE", &text)?;
             }
         }
+        if let Some(upstream) = &self.upstream {
+            line(f, "certified by", &upstream.certified_by)?;
+            optional(f, "renewal", upstream.renewal.as_deref())?;
+            optional(f, "waiting for", upstream.awaited.as_deref())?;
+            if let Some(failure) = &upstream.last_failure {
+                line(f, "LAST FAILURE", &failure.to_string())?;
+            }
+        }
         for each in &self.chain {
             certificate(f, "chain", each)?;
         }
@@ -118,6 +135,12 @@ impl fmt::Display for CaReport {
             line(f, "next step", &next)?;
         }
         self.files.as_ref().map_or(Ok(()), |each| files(f, each))
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.time, self.reason)
     }
 }
 

@@ -90,7 +90,7 @@ impl Server {
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         write!(
             stream,
-            "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         )
         .unwrap();
         let mut text = String::new();
@@ -116,6 +116,17 @@ impl Server {
                 .arg("--data-dir")
                 .arg(&self.data_dir)
         })
+    }
+
+    /// What `ca-server status` prints, and whether it says that the server is ready.
+    fn status(&self, flags: &[&str]) -> (String, bool) {
+        let mut command = Command::new(PROGRAM);
+        command.arg("status").args(flags);
+        let output = command.output().unwrap();
+        (
+            String::from_utf8(output.stdout).unwrap(),
+            output.status.success(),
+        )
     }
 
     fn rotate(&self, step: &str) -> String {
@@ -328,7 +339,7 @@ async fn a_workload_of_the_ca_below_is_trusted_by_whoever_trusts_the_root_above(
 
 #[tokio::test]
 async fn without_permission_it_waits_says_why_and_goes_on_when_the_policy_grants_it() {
-    let above = Above::start("");
+    let above = Above::start(OWN_NAMES);
     let below = above.below(&[]);
     below.logs("PermissionDenied");
     let (head, body) = below.get("/readyz");
@@ -589,6 +600,56 @@ async fn a_certificate_that_begins_later_is_taken_when_its_time_has_come() {
     );
 }
 
+#[test]
+fn while_it_waits_every_page_and_status_say_for_what_and_since_when() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data_dir, drop) = (folder.path().join("data"), folder.path().join("drop"));
+    let flags = ["--upstream-ca-drop", drop.to_str().unwrap()];
+    let server = Server::start(&data_dir, "127.0.0.1:0", &flags);
+    server.logs("a certificate is wanted for ca.csr");
+    put(&drop, "ca-cert.pem", b"junk");
+    server.logs("drop/ca-cert.pem: not PEM");
+    let wanted = format!(
+        "a certificate for this CA: {0}/ca-cert.pem for {0}/ca.csr",
+        drop.display()
+    );
+
+    let (head, body) = server.get("/metrics");
+    assert_eq!(head, "HTTP/1.1 200 OK");
+    assert!(body.lines().any(|line| line == "mesh_ca_ready 0"), "{body}");
+    let (head, page) = server.get("/");
+    assert_eq!(head, "HTTP/1.1 200 OK");
+    assert!(page.contains("waiting.since"), "{page}");
+    let (_, ready) = server.get("/readyz");
+    assert!(ready.contains(&format!("missing: {wanted}\n")), "{ready}");
+    assert_eq!(ready.matches("missing: ").count(), 1, "{ready}");
+
+    let (head, debug) = server.get("/debug");
+    assert_eq!(head, "HTTP/1.1 200 OK");
+    let report: serde_json::Value = serde_json::from_str(&debug).unwrap();
+    let waiting = &report["waiting"];
+    assert_eq!(waiting["wanted"], wanted);
+    assert_eq!(waiting["since"], report["started"]);
+    let failure = waiting["last_failure"]["reason"].as_str().unwrap();
+    assert!(failure.contains("not PEM"), "{failure}");
+    assert_eq!(report["ca"]["kind"], "intermediate");
+    assert_eq!(report["readiness"]["ready"], false);
+
+    let data_dir = data_dir.to_str().unwrap();
+    for flags in [["--data-dir", data_dir], ["--admin", &server.admin]] {
+        let (text, ready) = server.status(&flags);
+        assert!(text.starts_with("ca-server ") && !ready, "{text}");
+        for line in [
+            format!("  {:20}  {wanted}\n", "waiting for"),
+            format!("  {:20}  20", "since"),
+            format!("  {:20}  20", "LAST FAILURE"),
+        ] {
+            assert!(text.contains(&line), "no {line:?} in {text}");
+        }
+        assert!(!text.contains("requests"), "nobody could ask: {text}");
+    }
+}
+
 #[tokio::test]
 async fn while_it_waits_nobody_can_connect_to_what_is_not_served() {
     let folder = tempfile::tempdir().unwrap();
@@ -611,7 +672,7 @@ async fn while_it_waits_nobody_can_connect_to_what_is_not_served() {
 
 #[tokio::test]
 async fn a_registration_authority_gets_from_a_real_ca_what_was_granted_and_no_more() {
-    let above = Above::start("");
+    let above = Above::start(OWN_NAMES);
     let file = |name: &str, text: &str| {
         let path = above.folder.path().join(name);
         std::fs::write(&path, text).unwrap();
@@ -678,6 +739,9 @@ fn a_folder_with_a_root_of_its_own_is_not_put_below_another_ca() {
         "{text}"
     );
 }
+
+/// Nobody may be a CA.
+const OWN_NAMES: &str = "own-identity = \"allow\"\n";
 
 const POLICY: &str = r#"
 [[certificate-authority]]

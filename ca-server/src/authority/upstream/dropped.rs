@@ -49,7 +49,13 @@ impl DropFolder {
         self.folder.display().to_string()
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    /// Which file somebody is to put there, and for which.
+    pub(super) fn wanted(&self) -> String {
+        let (certificate, request) = (self.path(CERTIFICATE), self.path(REQUEST));
+        format!("{} for {}", certificate.display(), request.display())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 

@@ -13,31 +13,10 @@ pub(crate) struct Situation(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    wanted: Wanted,
+    wanted: String,
     upstream: String,
     /// Locked for a look.
     state: Mutex<State>,
-}
-
-/// What there is to be before anything can be signed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wanted {
-    /// A certificate for a key of ours.
-    CaCertificate,
-    /// One for anybody, to see how the signer signs.
-    Certificate,
-    /// Our key, which is in a Secret or is to be made there.
-    Secret,
-}
-
-impl fmt::Display for Wanted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::CaCertificate => "a certificate for this CA, by",
-            Self::Certificate => "a certificate by",
-            Self::Secret => "this CA's",
-        })
-    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -48,7 +27,9 @@ struct State {
 }
 
 impl Situation {
-    pub(crate) fn new(wanted: Wanted, upstream: String) -> Self {
+    /// `wanted` is what there is to be before anything can be signed, as a sentence goes on after "waiting for"; it comes from
+    /// `upstream`.
+    pub(crate) fn new(wanted: String, upstream: String) -> Self {
         Self(Arc::new(Shared {
             wanted,
             upstream,
@@ -84,9 +65,9 @@ impl Situation {
         };
     }
 
-    /// What is waited for before the first certificate, and from where.
-    pub(super) fn wanted(&self) -> String {
-        format!("{} {}", self.0.wanted, self.0.upstream)
+    /// What is waited for before anything can be signed, and from where.
+    pub(crate) fn wanted(&self) -> &str {
+        &self.0.wanted
     }
 
     /// Who certifies: an address or a folder.
