@@ -11,11 +11,11 @@ use ca_core::{
     Rotation, RotationAction, RotationError, RotationPolicy, StoreError, Stored, random_unit,
 };
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::shared::{Call, Outcome, Shared};
+use crate::report::shown;
 
 /// What an operator can ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -194,14 +194,13 @@ impl Rotator {
         let (now, state) = (OffsetDateTime::now_utc(), &self.stored.state);
         let next = match step {
             RotationStep::Status => return Ok(self.report()),
-            RotationStep::Prepare => {
-                state.prepare(&self.params, kind_of(state), &AWS_LC_RS, now)?
-            }
-            RotationStep::Activate => state.activate(now)?,
-            RotationStep::Retire => state.retire()?,
-            RotationStep::Abandon => state.abandon()?,
-            RotationStep::Renew => state.renew(&self.params, now)?,
+            RotationStep::Prepare => state.prepare(&self.params, kind_of(state), &AWS_LC_RS, now),
+            RotationStep::Activate => state.activate(now),
+            RotationStep::Retire => state.retire(),
+            RotationStep::Abandon => state.abandon(),
+            RotationStep::Renew => state.renew(&self.params, now),
         };
+        let next = next.map_err(|error| StepError::of(error, state.rotation()))?;
         // Verified before it is kept, kept before it is used: a crash leaves a state that works.
         let bundle = next
             .bundle(now)
@@ -341,16 +340,15 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = |time: &OffsetDateTime| time.format(&Rfc3339).map_err(|_| fmt::Error);
         write!(f, "rotation  {}", self.stage)?;
-        if let Some(since) = &self.since {
-            write!(f, " since {}", shown(since)?)?;
+        if let Some(since) = self.since {
+            write!(f, " since {}", shown(since))?;
         }
         for (fingerprint, not_after, role) in &self.roots {
             write!(
                 f,
                 "\nroot      {role:8} until {}  SHA-256 {fingerprint}",
-                shown(not_after)?
+                shown(*not_after)
             )?;
         }
         Ok(())
@@ -360,8 +358,13 @@ impl fmt::Display for Report {
 /// Why a step was not taken. The state is as it was, or as somebody else has made it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StepError {
+    #[error("the rotation is {stage}: what can be done now is {steps}")]
+    OutOfOrder {
+        stage: &'static str,
+        steps: &'static str,
+    },
     #[error(transparent)]
-    Rotation(#[from] RotationError),
+    Rotation(RotationError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("the next state cannot be used: {0}")]
@@ -373,6 +376,18 @@ pub(crate) enum StepError {
 }
 
 impl StepError {
+    /// Why a step does not lead on from `rotation`.
+    fn of(error: RotationError, rotation: &Rotation) -> Self {
+        let steps = match (&error, rotation) {
+            (RotationError::Stage { .. }, Rotation::Steady) => "prepare or renew",
+            (RotationError::Stage { .. }, Rotation::Prepared { .. }) => "activate or abandon",
+            (RotationError::Stage { .. }, Rotation::Activated { .. }) => "retire",
+            _ => return Self::Rotation(error),
+        };
+        let stage = rotation.name();
+        Self::OutOfOrder { stage, steps }
+    }
+
     /// Whether it may be over by itself, without anybody changing the state.
     pub(super) fn is_passing(&self) -> bool {
         match self {
@@ -452,7 +467,10 @@ mod tests {
         let (rotator, handle, bundles) = rotator(&folder, None).await;
         let task = tokio::spawn(rotator.run());
         let error = handle.ask(RotationStep::Activate).await.unwrap_err();
-        assert_eq!(error.to_string(), "the rotation is steady, not prepared");
+        assert_eq!(
+            error.to_string(),
+            "the rotation is steady: what can be done now is prepare or renew"
+        );
         assert_eq!(bundles.generation(), 1);
         drop(handle);
         task.await.unwrap();

@@ -197,13 +197,21 @@ async fn the_root_is_replaced_on_an_operators_word_while_requests_go_on() {
     );
     assert_eq!(
         rotate(&ca, "retire"),
-        Err("ca-server: the rotation is steady, not activated\n".into())
+        Err("ca-server: the rotation is steady: what can be done now is prepare or renew\n".into())
     );
 
+    let prepared = rotate(&ca, "prepare").unwrap();
     assert!(
-        rotate(&ca, "prepare")
-            .unwrap()
-            .starts_with("rotation  prepared since 20")
+        prepared.starts_with("rotation  prepared since 20"),
+        "{prepared}"
+    );
+    assert!(!prepared.contains('.'), "to the second: {prepared}");
+    assert_eq!(
+        rotate(&ca, "renew"),
+        Err(
+            "ca-server: the rotation is prepared: what can be done now is activate or abandon\n"
+                .into()
+        )
     );
     let prepared = client.ask(&csr, 60).await.unwrap();
     assert_eq!(prepared.roots.certificates().len(), 2);
