@@ -179,7 +179,8 @@ impl fmt::Display for AuthenticatorReport {
         let source = source.map_or(String::new(), |source| format!(" from {source}"));
         let age = keys.age_seconds;
         let age = age.map_or(String::new(), |age| format!(", {age} s old"));
-        let text = format!("{}{issuer}: {count} keys{source}{age}", self.name);
+        let keys_are = if count == 1 { "key" } else { "keys" };
+        let text = format!("{}{issuer}: {count} {keys_are}{source}{age}", self.name);
         line(f, "believed", &text)?;
         optional(f, "LAST ERROR", keys.last_error.as_deref())
     }
@@ -246,9 +247,9 @@ fn certificate(f: &mut fmt::Formatter<'_>, label: &str, is: &CertificateReport) 
 
 fn files(f: &mut fmt::Formatter<'_>, files: &FilesReport) -> fmt::Result {
     let loaded = files.loaded.as_deref().unwrap_or("at the start");
-    let (loads, refusals) = (files.loads, files.refusals);
+    let (loads, refusals) = (times(files.loads), times(files.refusals));
     line(f, "files", &files.path)?;
-    let counts = format!("{loaded}; taken {loads} times, refused {refusals} times");
+    let counts = format!("{loaded}; taken {loads}, refused {refusals}");
     line(f, "last taken", &counts)?;
     let Some(refusal) = &files.last_refusal else {
         return Ok(());
@@ -259,6 +260,14 @@ fn files(f: &mut fmt::Formatter<'_>, files: &FilesReport) -> fmt::Result {
         "last refused"
     };
     line(f, label, &format!("{} {}", refusal.time, refusal.reason))
+}
+
+fn times(count: u64) -> String {
+    match count {
+        0 => "never".into(),
+        1 => "once".into(),
+        more => format!("{more} times"),
+    }
 }
 
 fn optional(f: &mut fmt::Formatter<'_>, label: &str, value: Option<&str>) -> fmt::Result {
@@ -272,4 +281,29 @@ fn line(f: &mut fmt::Formatter<'_>, label: &str, value: &str) -> fmt::Result {
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect();
     writeln!(f, "  {label:<20}  {value}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_is_not_many() {
+        let report = |keys: &[&str], loads| {
+            let authenticator = AuthenticatorReport {
+                name: "jwt".into(),
+                issuer: None,
+                keys: Some(super::super::KeysReport {
+                    source: None,
+                    age_seconds: None,
+                    fingerprints: keys.iter().map(|&key| key.into()).collect(),
+                    last_error: None,
+                }),
+            };
+            format!("{authenticator}{}", times(loads))
+        };
+        assert!(report(&["a"], 1).ends_with("jwt: 1 key\nonce"));
+        assert!(report(&["a", "b"], 2).ends_with("jwt: 2 keys\n2 times"));
+        assert!(report(&[], 0).ends_with("jwt: 0 keys\nnever"));
+    }
 }
