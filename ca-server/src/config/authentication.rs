@@ -1,6 +1,7 @@
 //! What is meant about who is believed: issuers, proxies, renewals, and the policy.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use ca_auth::{
     SubjectRule, TemplateError, TrustedProxies, UrlError,
 };
 use serde::Deserialize;
+use toml::Spanned;
 
 use crate::args::{AuthenticationArgs, clock_skew};
 
@@ -57,8 +59,8 @@ impl TryFrom<AuthenticationArgs> for Authentication {
     type Error = AuthenticationError;
 
     fn try_from(args: AuthenticationArgs) -> Result<Self, AuthenticationError> {
-        let common = Audiences::new(args.token_audiences);
-        let common = common.ok_or(AuthenticationError::NoAudience)?;
+        let common = Audiences::new(args.token_audiences).ok_or(AuthenticationError::NoAudience);
+        let common = common.map_err(|error| error.at("--token-audiences"))?;
         let context = Context {
             audiences: &common,
             clock_skew: args.token_clock_skew,
@@ -73,15 +75,20 @@ impl TryFrom<AuthenticationArgs> for Authentication {
         if name.is_some() || keys.is_some() {
             let audiences = args.token_issuer_audiences;
             let audiences: Vec<_> = audiences.into_iter().filter_map(|a| set(Some(a))).collect();
-            issuers.push(context.issuer(IssuerTable {
+            let place = match &name {
+                Some(name) => format!("--token-issuer {name}"),
+                None => "--token-issuer-keys".into(),
+            };
+            let issuer = context.issuer(IssuerTable {
                 name,
                 keys,
                 audiences: Some(audiences).filter(|names| !names.is_empty()),
                 ..IssuerTable::default()
-            })?);
+            });
+            issuers.push(issuer.map_err(|error| error.at(place))?);
         }
         if let Some(path) = &args.token_issuers {
-            issuers.extend(context.issuers_file(path)?);
+            context.add_issuers_of(path, &mut issuers)?;
         }
         Ok(Self {
             enabled: args.xds_auth,
@@ -124,7 +131,8 @@ struct Context<'a> {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct IssuersFile {
-    issuer: Vec<IssuerTable>,
+    #[serde(default)]
+    issuer: Vec<Spanned<IssuerTable>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -152,31 +160,51 @@ struct JwtRule {
 impl Context<'_> {
     fn jwt_rule(&self, json: &str) -> Result<Issuer, AuthenticationError> {
         let rule: JwtRule = serde_json::from_str(json).map_err(AuthenticationError::JwtRule)?;
-        self.issuer(IssuerTable {
+        let place = format!("--jwt-rule: issuer {:?}", rule.issuer);
+        let issuer = self.issuer(IssuerTable {
             name: Some(rule.issuer),
             keys: rule.jwks_uri.filter(|uri| !uri.is_empty()),
             audiences: rule.audiences,
             ..IssuerTable::default()
-        })
+        });
+        issuer.map_err(|error| error.at(place))
     }
 
-    fn issuers_file(&self, path: &Path) -> Result<Vec<Issuer>, AuthenticationError> {
-        let text = read_text(path)?;
-        let file: IssuersFile =
-            toml::from_str(&text).map_err(|cause| AuthenticationError::IssuersFile {
-                path: path.into(),
-                cause: Box::new(cause),
-            })?;
-        let issuers = file.issuer.into_iter();
-        issuers
-            .map(|table| {
-                // Several issuers without a name would all be asked about each other's tokens.
-                if table.name.is_none() {
-                    return Err(AuthenticationError::NoName { path: path.into() });
-                }
-                self.issuer(table)
-            })
-            .collect()
+    /// Adds those of a file. None of them has the name of another: tokens would be judged by whoever comes first.
+    fn add_issuers_of(
+        &self,
+        path: &Path,
+        issuers: &mut Vec<Issuer>,
+    ) -> Result<(), AuthenticationError> {
+        let text = read_text(path).map_err(|error| error.at("--token-issuers"))?;
+        let place = |start: usize| {
+            let (line, column) = line_and_column(&text, start);
+            format!("{}:{line}:{column}", path.display())
+        };
+        let file: IssuersFile = toml::from_str(&text).map_err(|error| {
+            let start = error.span().unwrap_or_default().start;
+            AuthenticationError::IssuersFile(error.message().to_owned()).at(place(start))
+        })?;
+        if file.issuer.is_empty() {
+            return Err(AuthenticationError::NoIssuers.at(path.display()));
+        }
+        for table in file.issuer {
+            let place = place(table.span().start);
+            let table = table.into_inner();
+            // Several issuers without a name would all be asked about each other's tokens.
+            let Some(name) = &table.name else {
+                return Err(AuthenticationError::NoName.at(place));
+            };
+            let place = format!("{place}: issuer {name:?}");
+            if issuers
+                .iter()
+                .any(|issuer| issuer.name.as_ref() == Some(name))
+            {
+                return Err(AuthenticationError::SameName.at(place));
+            }
+            issuers.push(self.issuer(table).map_err(|error| error.at(place))?);
+        }
+        Ok(())
     }
 
     fn issuer(&self, table: IssuerTable) -> Result<Issuer, AuthenticationError> {
@@ -265,10 +293,36 @@ fn read(path: &Path) -> Result<Vec<u8>, AuthenticationError> {
     })
 }
 
+/// Both from 1, the column in characters.
+fn line_and_column(text: &str, start: usize) -> (usize, usize) {
+    let before = text.get(..start).unwrap_or(text);
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    let column = before[line_start..].chars().count() + 1;
+    (before.matches('\n').count() + 1, column)
+}
+
+impl AuthenticationError {
+    /// With what it is about: a flag, or a place in a file, and whose.
+    fn at(self, place: impl fmt::Display) -> Self {
+        Self::At {
+            place: place.to_string(),
+            cause: Box::new(self),
+        }
+    }
+}
+
 /// What was typed about callers and cannot be meant.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuthenticationError {
+    /// It is about one flag, or one issuer.
+    #[error("{place}: {cause}")]
+    At {
+        /// Which.
+        place: String,
+        /// What is wrong there.
+        cause: Box<Self>,
+    },
     /// A file cannot be read.
     #[error("cannot read {}: {cause}", path.display())]
     Read {
@@ -286,7 +340,7 @@ pub enum AuthenticationError {
         cause: IssuerKeysError,
     },
     /// An issuer or its keys are nowhere that can be asked.
-    #[error("token issuer: {0}")]
+    #[error(transparent)]
     Url(#[from] UrlError),
     /// Nothing to verify the server of an issuer with.
     #[error("no file with the root certificates of the system: name one with --token-issuer-ca")]
@@ -303,25 +357,23 @@ pub enum AuthenticationError {
     #[error("a token issuer without keys and without a name")]
     NoKeys,
     /// Without an audience no token could ever be accepted.
-    #[error("no token audience")]
+    #[error("no token audience, or an empty one")]
     NoAudience,
     /// Not a rule.
     #[error("JWT rule: {0}")]
     JwtRule(#[source] serde_json::Error),
     /// Not a file of issuers.
-    #[error("{}: {}", path.display(), DocumentUrl::without_userinfo(&cause.to_string()))]
-    IssuersFile {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it, and where.
-        cause: Box<toml::de::Error>,
-    },
+    #[error("{}", DocumentUrl::without_userinfo(.0))]
+    IssuersFile(String),
+    /// A file of issuers without one.
+    #[error("there is no [[issuer]] in it")]
+    NoIssuers,
     /// An issuer among several that would take the tokens of all.
-    #[error("{}: an issuer without a name", path.display())]
-    NoName {
-        /// The file.
-        path: PathBuf,
-    },
+    #[error("an issuer without a name")]
+    NoName,
+    /// Two of one name: which of them is meant?
+    #[error("another issuer has this name")]
+    SameName,
     /// Claims that nothing is made of.
     #[error("require without identity: the claims of Kubernetes are judged as a whole")]
     RequireAlone,
@@ -468,36 +520,74 @@ mod tests {
                 "require.toml",
                 "[[issuer]]\nname = \"a\"\nkeys = \"KEYS\"\nrequire = { a = \"b\" }",
             ),
+            ("empty.toml", "# none yet\n"),
+            ("nofile.toml", "[[issuer]]\nname = \"a\"\nkeys = \"nofile\""),
+            (
+                "identity.toml",
+                "[[issuer]]\nname = \"a\"\nkeys = \"KEYS\"\nidentity = \"cart\"",
+            ),
+            (
+                "nobody.toml",
+                "[[issuer]]\nname = \"a\"\nkeys = \"KEYS\"\naudiences = []",
+            ),
+            (
+                "twice.toml",
+                "[[issuer]]\nname = \"a\"\nkeys = \"KEYS\"\n[[issuer]]\nname = \"a\"",
+            ),
             ("keys.json", KEYS),
             ("junk.pem", "junk"),
         ]);
         let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-        let require = std::fs::read_to_string(path("require.toml")).unwrap();
-        std::fs::write(
-            path("require.toml"),
-            require.replace("KEYS", &path("keys.json")),
-        )
-        .unwrap();
+        for name in ["require.toml", "identity.toml", "nobody.toml", "twice.toml"] {
+            let text = std::fs::read_to_string(path(name)).unwrap();
+            let text = text.replace("KEYS", &path("keys.json"));
+            std::fs::write(path(name), text).unwrap();
+        }
         for (flags, reason) in [
             (
                 ["--token-issuer", "kubernetes"],
-                "token issuer: URL \"kubernetes/.well-known",
+                "--token-issuer kubernetes: URL \"kubernetes/.well-known",
             ),
             (
                 ["--token-issuer-keys", "http://a.example/"],
-                "token issuer: URL \"http://a.example/\"",
+                "--token-issuer-keys: URL \"http://a.example/\"",
             ),
             (
                 ["--token-issuers", &path("nameless.toml")],
-                "/nameless.toml: an issuer without a name",
+                "/nameless.toml:1:1: an issuer without a name",
             ),
             (
                 ["--token-issuers", &path("unknown.toml")],
-                "unknown field `secret`",
+                "/unknown.toml:3:1: unknown field `secret`",
             ),
             (
                 ["--token-issuers", &path("require.toml")],
-                "require without identity",
+                "/require.toml:1:1: issuer \"a\": require without identity",
+            ),
+            (["--token-issuers", &path("junk.pem")], "/junk.pem:1:"),
+            (
+                ["--token-issuers", &path("empty.toml")],
+                "/empty.toml: there is no [[issuer]] in it",
+            ),
+            (
+                ["--token-issuers", &path("nofile.toml")],
+                "/nofile.toml:1:1: issuer \"a\": cannot read nofile: ",
+            ),
+            (
+                ["--token-issuers", &path("identity.toml")],
+                "/identity.toml:1:1: issuer \"a\": identity: an identity template starts with",
+            ),
+            (
+                ["--token-issuers", &path("nobody.toml")],
+                "/nobody.toml:1:1: issuer \"a\": no token audience",
+            ),
+            (
+                ["--token-issuers", &path("twice.toml")],
+                "/twice.toml:4:1: issuer \"a\": another issuer has this name",
+            ),
+            (
+                ["--token-issuers", &path("missing.toml")],
+                "--token-issuers: cannot read ",
             ),
             (
                 ["--trusted-gateway-cidr", "gateway"],
@@ -515,6 +605,7 @@ mod tests {
         ] {
             let error = authentication(&flags).unwrap_err();
             assert!(error.contains(reason), "{flags:?}: {error}");
+            assert!(!error.contains('\n'), "{flags:?}: {error}");
         }
         let ca = path("junk.pem");
         let flags = [
