@@ -270,13 +270,13 @@ fn record(state: &mut State, fetched: Result<IssuerKeys, Reason>, at: Instant, p
                 .as_ref()
                 .is_none_or(|held| !held.keys.fingerprints().eq(fingerprints.iter().cloned()));
             if is_change || had_failed(state) {
-                tracing::info!(%place, keys = ?fingerprints, "token issuer keys fetched");
+                tracing::info!(%place, keys = fingerprints.join(", "), "token issuer keys fetched");
             }
             state.held = Some(Held { keys, at });
             None
         }
         Err(error) => {
-            tracing::warn!(%place, "token issuer keys cannot be fetched: {error}");
+            tracing::warn!(%place, reason = error.to_string(), "token issuer keys cannot be fetched");
             Some(error.to_string().into())
         }
     };

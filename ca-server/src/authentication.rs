@@ -146,7 +146,8 @@ fn follow<T: Send + Sync + 'static>(
             tokio::select! {
                 _ = changes.changed() => tracing::info!(path = %path.display(), "{what} replaced"),
                 refusal = refusals.refused() => {
-                    tracing::error!(path = %path.display(), "{what} not replaced: {}", refusal.error);
+                    let reason = refusal.error.to_string();
+                    tracing::error!(path = %path.display(), reason, "{what} not replaced");
                 }
             }
         }

@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ca_auth::{Authenticators, Authorizer, Caller, Evidence, Grant, RuleName};
+use ca_auth::{Authenticators, Authorizer, Caller, Evidence, Grant, RuleName, Source};
 use ca_core::crypto::AWS_LC_RS;
 use ca_core::{
     CertificateAuthority, CertificateChain, Csr, IssuedChain, SigningRequest, SubjectName,
@@ -23,6 +23,7 @@ use crate::authority::subordinate::SubordinateAuthorities;
 use crate::evidence::{self, Wish};
 use crate::metrics::{Method, Metrics, Stage};
 use crate::refusals::{Refusals, Refused};
+use crate::report::shown;
 use crate::serving::Peer;
 use crate::status::IssueError;
 use crate::telemetry::{Step, Telemetry, Trace};
@@ -152,31 +153,44 @@ impl Service {
             let written = audit.write(&record);
             result = result.and_then(|issued| written.map(|()| issued).map_err(IssueError::Audit));
         }
-        let peer = evidence
-            .peer_address()
-            .map(|address| address.to_string())
-            .unwrap_or_default();
+        let peer = evidence.peer_address().map(|address| address.to_string());
+        let names = caller.as_ref().map(|c| joined(c.identities.as_slice()));
+        let authenticator = caller.as_ref().map(|c| c.authenticator);
         match &result {
             Ok(issued) => {
                 self.metrics.issued(started.elapsed());
                 let leaf = issued.chain().leaf();
+                // The words are those of the audit log.
+                let (token_issuer, certificate_serial) = match caller.as_ref().map(|c| &c.source) {
+                    Some(Source::Token { issuer }) => (issuer.as_deref(), None),
+                    Some(Source::ClientCertificate { serial }) => (None, Some(&**serial)),
+                    _ => (None, None),
+                };
                 tracing::info!(
-                    names = ?leaf.names(), serial = leaf.serial(), not_after = %leaf.not_after(),
-                    caller = ?caller.as_ref().map(|c| &c.source), by = caller.as_ref().map(|c| c.authenticator),
-                    rules = %shown(&rules), ca = leaf.is_ca(),
-                    peer, "issued"
+                    names = joined(leaf.names()),
+                    serial = leaf.serial(),
+                    not_after = shown(leaf.not_after()),
+                    ca = leaf.is_ca(),
+                    caller = names,
+                    authenticator,
+                    token_issuer,
+                    certificate_serial,
+                    rules = joined(&rules),
+                    peer,
+                    "issued"
                 );
             }
             Err(error) => {
                 self.metrics.refused(error.refused());
                 let refused = Refused::new(now, evidence, caller.as_ref(), error);
                 self.refusals.add(refused);
-                let caller = caller.as_ref().map(|c| c.identities.as_slice());
                 tracing::warn!(
                     peer,
                     cluster = evidence.cluster(),
-                    ?caller,
-                    "refused: {error}"
+                    caller = names,
+                    authenticator,
+                    reason = error.to_string(),
+                    "refused"
                 );
             }
         }
@@ -202,9 +216,10 @@ impl Outcome {
     }
 }
 
-fn shown(rules: &[RuleName]) -> String {
-    let rules: Vec<_> = rules.iter().map(ToString::to_string).collect();
-    rules.join(", ")
+/// As one text, which the log shows in quotes.
+fn joined<T: ToString>(all: &[T]) -> String {
+    let all: Vec<_> = all.iter().map(ToString::to_string).collect();
+    all.join(", ")
 }
 
 #[tonic::async_trait]
@@ -292,9 +307,13 @@ impl Service {
 mod tests {
     use std::num::NonZeroUsize;
     use std::path::Path;
+    use std::time::Duration;
 
-    use ca_core::testing::TestCa;
+    use ca_auth::Transport;
+    use ca_core::testing::{TestCa, now};
+    use ca_core::{PrivateKey, create_csr_pem};
     use clap::Parser as _;
+    use serde_json::json;
     use tonic::Code;
 
     use super::*;
@@ -302,6 +321,7 @@ mod tests {
     use crate::args::Args;
     use crate::audit::{OnFailure, RotationLimits};
     use crate::authority::signing::Signing;
+    use crate::logging::testing::Log;
     use crate::serving::ServingStatuses;
     use crate::telemetry;
 
@@ -334,6 +354,74 @@ mod tests {
             refusals: Arc::default(),
             telemetry: telemetry::start(telemetry).0,
         }
+    }
+
+    #[test]
+    fn the_log_tells_each_thing_in_a_field_of_its_own_and_leaves_out_what_there_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let service = service(&folder.path().join("audit.log"));
+        let ca = TestCa::new("td");
+        let key = PrivateKey::generate(Default::default()).unwrap();
+        let csr = Csr::from_pem(create_csr_pem(&key, &[]).unwrap().as_bytes()).unwrap();
+        let name = ca.id("shop", "cart");
+        let lifetime = Duration::from_secs(600);
+        let issued = ca.issue(&csr, &[name.clone().into()], lifetime, now());
+        let end = shown(issued.chain().leaf().not_after());
+        let source = Source::Token {
+            issuer: Some("https://issuer".into()),
+        };
+        let evidence = Evidence::new(Transport::Tls { client_chain: None })
+            .with_peer_address("10.0.0.7:4711".parse().unwrap());
+        let log = Log::begin();
+        let outcome = Outcome {
+            caller: Some(Caller::new("jwt", source, name.into(), now())),
+            rules: [RuleName::OWN].into(),
+            result: Ok(issued.clone()),
+        };
+        assert!(
+            service
+                .record(outcome, &evidence, now(), Instant::now())
+                .is_ok()
+        );
+        let nobody = Outcome::refused(NotDone::TurnedAway);
+        assert!(
+            service
+                .record(nobody, &evidence, now(), Instant::now())
+                .is_err()
+        );
+
+        let [told_issued, told_refused] = &log.lines()[..] else {
+            panic!("not two lines: {:?}", log.lines());
+        };
+        let fields = |line: &serde_json::Value| {
+            let mut line = line.as_object().unwrap().clone();
+            line.retain(|key, _| !["timestamp", "level", "target"].contains(&key.as_str()));
+            serde_json::Value::from(line)
+        };
+        assert_eq!(
+            fields(told_issued),
+            json!({
+                "message": "issued",
+                "names": "spiffe://td/ns/shop/sa/cart",
+                "serial": issued.chain().leaf().serial(),
+                "not_after": end,
+                "ca": false,
+                "caller": "spiffe://td/ns/shop/sa/cart",
+                "authenticator": "jwt",
+                "token_issuer": "https://issuer",
+                "rules": "own identity",
+                "peer": "10.0.0.7:4711",
+            })
+        );
+        assert!(end.ends_with('Z') && end.contains('T'), "{end}");
+        assert_eq!(
+            fields(told_refused),
+            json!({
+                "message": "refused",
+                "reason": "too many requests are waiting",
+                "peer": "10.0.0.7:4711",
+            })
+        );
     }
 
     #[test]

@@ -16,6 +16,7 @@ use super::plan::{Entry, Source};
 use super::status::{ServingStatus, StatusCell};
 use super::tls::{CurrentTls, TlsError};
 use crate::mesh_roots::RootChanges;
+use crate::report::shown;
 
 /// Keeps one certificate: by lifetime, and at once when the CA's bundle or the files change. What is in use stays in use until
 /// its successor is there.
@@ -171,7 +172,13 @@ impl Keeper {
         self.succeeded();
         if let Some(ServingCertificate { chain, .. }) = &self.certificate {
             let (serial, not_after) = (chain.leaf().serial(), chain.leaf().not_after());
-            tracing::info!(name = &*self.entry.name, serial, %not_after, "serving certificate in use");
+            let not_after = shown(not_after);
+            tracing::info!(
+                name = &*self.entry.name,
+                serial,
+                not_after,
+                "serving certificate in use"
+            );
         }
         self.write(now).await;
     }
@@ -250,7 +257,12 @@ impl Keeper {
     }
 
     fn failed(&self, what: &str, error: &dyn std::fmt::Display) {
-        tracing::error!(name = &*self.entry.name, retry = ?self.renewal.at, "serving {what}: {error}");
+        tracing::error!(
+            name = &*self.entry.name,
+            retry = self.renewal.at.map(shown),
+            reason = error.to_string(),
+            "serving {what}"
+        );
         self.status.update(|status| {
             status.last_error = Some(format!("{what}: {error}").into());
             status.failures += 1;
