@@ -5,8 +5,6 @@ use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::admission::NotDone;
-
 /// Counts requests under way by address. Cheap to clone; clones count together.
 #[derive(Clone, Debug)]
 pub(crate) struct Addresses {
@@ -34,8 +32,8 @@ impl Addresses {
     /// Whoever has no address is not counted; over TCP everybody has one.
     ///
     /// # Errors
-    /// [`NotDone::TurnedAway`] when `address` has as much under way as it may.
-    pub(crate) fn enter(&self, address: Option<IpAddr>) -> Result<Option<Place>, NotDone> {
+    /// When `address` has as much under way as it may.
+    pub(crate) fn enter(&self, address: Option<IpAddr>) -> Result<Option<Place>, AddressIsFull> {
         let (Some(limit), Some(address)) = (self.limit, address) else {
             return Ok(None);
         };
@@ -44,7 +42,7 @@ impl Addresses {
         let mut under_way = self.lock();
         let count = under_way.entry(address).or_default();
         if *count >= limit.get() {
-            return Err(NotDone::TurnedAway);
+            return Err(AddressIsFull { limit });
         }
         *count += 1;
         Ok(Some(Place {
@@ -72,6 +70,17 @@ impl Drop for Place {
     }
 }
 
+/// An address has as much under way as it may. It is told so without the number, which is for whoever set it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{} (--max-requests-per-address {limit})", Self::TOLD)]
+pub(crate) struct AddressIsFull {
+    limit: NonZeroUsize,
+}
+
+impl AddressIsFull {
+    pub(crate) const TOLD: &str = "too many requests from this address are under way";
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,7 +91,10 @@ mod tests {
         let (a, b): (IpAddr, IpAddr) = ("10.0.0.1".parse().unwrap(), "::1".parse().unwrap());
         let first = addresses.enter(Some(a)).unwrap();
         let mapped = addresses.enter(Some("::ffff:10.0.0.1".parse().unwrap()));
-        assert_eq!(addresses.enter(Some(a)).unwrap_err(), NotDone::TurnedAway);
+        assert_eq!(
+            addresses.enter(Some(a)).unwrap_err().to_string(),
+            "too many requests from this address are under way (--max-requests-per-address 2)"
+        );
         let other = addresses.enter(Some(b)).unwrap();
         drop(first);
         let again = addresses.enter(Some(a)).unwrap();

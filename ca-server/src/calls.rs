@@ -59,7 +59,7 @@ impl CallsOf {
         }
         let address = self.peer.address.map(|address| address.ip());
         let entered = service.addresses.enter(address);
-        entered.map_err(|error| service.refuse_unread(method, &self.peer, error))
+        entered.map_err(|error| service.refuse_unread(method, &self.peer, error.into()))
     }
 
     /// Whether a request comes in too late to be worth reading: its client has gone, or others need the time more.

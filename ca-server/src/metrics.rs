@@ -31,7 +31,7 @@ mod rpc;
 mod waiting;
 
 pub(crate) use authentication::Verdicts;
-use parts::Parts;
+use parts::{Parts, PlainCount};
 use rpc::RpcMetrics;
 pub(crate) use rpc::{Call, Method};
 pub(crate) use waiting::before_there_is_a_ca;
@@ -44,6 +44,7 @@ pub(crate) struct Metrics {
     authentication_failures: PlainCounter,
     sign_errors: Family<ErrorLabel, PlainCounter>,
     issued: PlainCounter,
+    turned_away_by_address: PlainCounter,
     issuance_seconds: Histogram,
     stage_seconds: Family<StageLabel, Histogram>,
     rpc: RpcMetrics,
@@ -97,6 +98,12 @@ impl Metrics {
             "Certificates issued",
             issued.clone(),
         );
+        let turned_away_by_address = PlainCounter::default();
+        registry.register(
+            "mesh_ca_turned_away_by_address",
+            "Requests turned away because their address had too many under way",
+            turned_away_by_address.clone(),
+        );
         registry.register(
             "mesh_ca_issuance_seconds",
             "From request to certificate",
@@ -131,6 +138,7 @@ impl Metrics {
             authentication_failures,
             sign_errors,
             issued,
+            turned_away_by_address,
             issuance_seconds,
             stage_seconds,
             rpc,
@@ -171,6 +179,7 @@ impl Metrics {
         Counted {
             received: self.csr_count.0.get(),
             issued: self.issued.0.get(),
+            turned_away_by_address: self.turned_away_by_address.0.get(),
         }
     }
 
@@ -184,6 +193,10 @@ impl Metrics {
             Refused::Ttl => "TTL_ERROR",
             Refused::NotReady => "CA_NOT_READY",
             Refused::CertificateGeneration => "CERT_GEN_ERROR",
+            Refused::Address => {
+                self.turned_away_by_address.0.inc();
+                return;
+            }
             // Counted where it happens: `mesh_ca_turned_away`.
             Refused::Overload => return,
         };
@@ -211,6 +224,7 @@ impl Metrics {
 pub(crate) struct Counted {
     pub(crate) received: u64,
     pub(crate) issued: u64,
+    pub(crate) turned_away_by_address: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -321,14 +335,14 @@ impl Collector for LiveGauges {
             "Requests that wait for a thread",
             &waiting,
         )?;
-        let turned_away = ConstGauge::new(self.admission.turned_away());
+        let turned_away = self.admission.turned_away();
         let help = "Requests turned away because too many were waiting";
-        gauge_into(&mut encoder, "mesh_ca_turned_away", help, &turned_away)?;
+        count_into(&mut encoder, "mesh_ca_turned_away", help, turned_away)?;
         serving_certificates(&mut encoder, &self.serving)?;
         if let Some(files) = &self.files {
-            let refusals = ConstGauge::new(files.status().refusals);
+            let refusals = files.status().refusals;
             let help = "How many times the CA's files were not taken as they were";
-            gauge_into(&mut encoder, "mesh_ca_ca_files_refused", help, &refusals)?;
+            count_into(&mut encoder, "mesh_ca_ca_files_refused", help, refusals)?;
         }
         Ok(())
     }
@@ -357,11 +371,11 @@ fn serving_certificates(
         "mesh_ca_serving_certificate_failures",
         "How many times such a certificate was not made, not taken or not written",
         None,
-        MetricType::Gauge,
+        MetricType::Counter,
     )?;
     for status in &statuses {
         let labels = [("name", &*status.name)];
-        ConstGauge::new(status.failures).encode(failures.encode_family(&labels)?)?;
+        PlainCount(status.failures).encode(failures.encode_family(&labels)?)?;
     }
     Ok(())
 }
@@ -373,6 +387,15 @@ fn gauge_into(
     gauge: &ConstGauge<u64>,
 ) -> fmt::Result {
     gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
+}
+
+fn count_into(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    count: u64,
+) -> fmt::Result {
+    PlainCount(count).encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)
 }
 
 #[cfg(test)]
@@ -419,6 +442,7 @@ mod tests {
             Refused::NotReady,
             Refused::CertificateGeneration,
             // In none of Istio's counters.
+            Refused::Address,
             Refused::Overload,
         ] {
             metrics.refused(refused);
@@ -436,7 +460,10 @@ mod tests {
             "mesh_ca_issuance_seconds_count 1",
             "mesh_ca_bundle_generation 1",
             "mesh_ca_waiting 0",
+            "# TYPE mesh_ca_turned_away counter",
             "mesh_ca_turned_away 0",
+            "mesh_ca_turned_away_by_address 1",
+            "# TYPE mesh_ca_serving_certificate_failures counter",
         ] {
             assert!(
                 text.lines().any(|l| l == line),

@@ -193,6 +193,7 @@ impl Observed {
                 refused: self.refusals.count(),
                 waiting: self.admission.waiting() as u64,
                 turned_away: self.admission.turned_away(),
+                turned_away_by_address: counted.turned_away_by_address,
             },
             audit: self.audit.as_ref().map(|audit| clock.audit(audit)),
             refusals: self.refusals.last(),

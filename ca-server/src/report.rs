@@ -214,6 +214,8 @@ pub(crate) struct RequestsReport {
     pub(crate) waiting: u64,
     /// Refused because too many were waiting.
     pub(crate) turned_away: u64,
+    /// Refused because their address had too many under way.
+    pub(crate) turned_away_by_address: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

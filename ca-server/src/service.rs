@@ -268,9 +268,9 @@ impl Service {
     /// A request that is refused for where it comes from, before it is read: with its count, its line and its record, like any
     /// other.
     #[expect(clippy::disallowed_methods, reason = "an edge: a request happens now")]
-    pub(crate) fn refuse_unread(&self, method: Method, peer: &Peer, error: NotDone) -> Status {
+    pub(crate) fn refuse_unread(&self, method: Method, peer: &Peer, error: IssueError) -> Status {
         let (now, started) = (OffsetDateTime::now_utc(), Instant::now());
-        let status = IssueError::from(error).to_status();
+        let status = error.to_status();
         self.count_unread(method, &status);
         // What comes of it is the same refusal.
         let _ = self.record(

@@ -5,6 +5,7 @@ use ca_core::{CsrError, SignError, TtlError};
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
+use crate::addresses::AddressIsFull;
 use crate::admission::{NotDone, RETRY_AFTER};
 use crate::audit::AuditError;
 
@@ -24,12 +25,14 @@ pub(crate) enum IssueError {
     #[error(transparent)]
     Sign(#[from] SignError),
     #[error(transparent)]
+    Address(#[from] AddressIsFull),
+    #[error(transparent)]
     NotDone(#[from] NotDone),
     #[error(transparent)]
     Audit(AuditError),
 }
 
-/// How a refusal is counted; the texts of the last four are Istio's `error` label.
+/// How a refusal is counted; the texts of four of them are Istio's `error` label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Refused {
     Authentication,
@@ -37,6 +40,9 @@ pub(crate) enum Refused {
     Ttl,
     NotReady,
     CertificateGeneration,
+    /// One address has too much under way.
+    Address,
+    /// Too much is under way in all.
     Overload,
 }
 
@@ -46,6 +52,7 @@ impl IssueError {
             Self::Authentication(_) | Self::Authorization(_) => Refused::Authentication,
             Self::Csr(_) | Self::Key(_) | Self::Sign(SignError::Refused(_)) => Refused::Csr,
             Self::Ttl(_) => Refused::Ttl,
+            Self::Address(_) => Refused::Address,
             Self::NotDone(NotDone::TurnedAway) => Refused::Overload,
             Self::Sign(SignError::NotReady) => Refused::NotReady,
             Self::Sign(_) | Self::Audit(_) | Self::NotDone(NotDone::Panicked) => {
@@ -99,6 +106,7 @@ impl IssueError {
             ),
             Self::Sign(error) => (sign_code(error), signing_error(error)),
             // What agents of Istio try again after, by themselves.
+            Self::Address(_) => (Code::ResourceExhausted, AddressIsFull::TOLD.to_owned()),
             Self::NotDone(error @ NotDone::TurnedAway) => {
                 (Code::ResourceExhausted, error.to_string())
             }
@@ -132,6 +140,7 @@ fn signing_error(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroUsize;
     use std::time::Duration;
 
     use ca_auth::{Authenticators, Evidence, Transport};
@@ -139,6 +148,7 @@ mod tests {
     use ca_core::{Csr, TtlPolicy};
 
     use super::*;
+    use crate::addresses::Addresses;
 
     #[test]
     fn every_refusal_has_istios_code_and_sentence() {
@@ -206,6 +216,12 @@ mod tests {
                 "too many requests are waiting",
             ),
             (
+                full_address(),
+                Refused::Address,
+                Code::ResourceExhausted,
+                "too many requests from this address are under way",
+            ),
+            (
                 NotDone::Panicked.into(),
                 Refused::CertificateGeneration,
                 Code::Internal,
@@ -252,6 +268,13 @@ mod tests {
         }
     }
 
+    fn full_address() -> IssueError {
+        let addresses = Addresses::limited_to(Some(NonZeroUsize::MIN));
+        let here = Some([127, 0, 0, 1].into());
+        let _place = addresses.enter(here).unwrap();
+        addresses.enter(here).unwrap_err().into()
+    }
+
     fn nobody_is_a_ca() -> AuthzError {
         let name: ca_core::SpiffeId = "spiffe://cluster.local/ns/shop/sa/cart".parse().unwrap();
         let source = ca_auth::Source::Token { issuer: None };
@@ -262,11 +285,13 @@ mod tests {
 
     #[test]
     fn who_is_turned_away_learns_when_to_come_back() {
-        let status = IssueError::from(NotDone::TurnedAway).to_status();
-        assert_eq!(
-            status.metadata().get("grpc-retry-pushback-ms").unwrap(),
-            "200"
-        );
+        for error in [NotDone::TurnedAway.into(), full_address()] {
+            let status = error.to_status();
+            assert_eq!(
+                status.metadata().get("grpc-retry-pushback-ms").unwrap(),
+                "200"
+            );
+        }
     }
 
     #[tokio::test]

@@ -223,6 +223,7 @@ impl fmt::Display for RequestsReport {
             ("refused", self.refused),
             ("waiting", self.waiting),
             ("turned away", self.turned_away),
+            ("… by address", self.turned_away_by_address),
         ] {
             line(f, label, &count.to_string())?;
         }

@@ -260,11 +260,19 @@ async fn a_reply_that_is_not_taken_keeps_its_place_and_whoever_finds_none_is_on_
     let client = Client::connect(&ca, None, Some(token)).await;
     let refused = client.ask(&csr, 0).await.map(drop).unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert_eq!(
+        refused.message(),
+        "too many requests from this address are under way"
+    );
     assert!(metric("citadel_server_csr_count 2"));
+    assert!(metric("mesh_ca_turned_away_by_address 1") && metric("mesh_ca_turned_away 0"));
+    let debug: serde_json::Value = serde_json::from_str(&ca.get("/debug").1).unwrap();
+    assert_eq!(debug["requests"]["turned_away_by_address"], 1);
     let records = std::fs::read_to_string(&audit).unwrap();
     let last: serde_json::Value = serde_json::from_str(records.lines().last().unwrap()).unwrap();
     assert_eq!(last["outcome"], "refused");
-    assert_eq!(last["reason"], "too many requests are waiting");
+    let reason = "too many requests from this address are under way (--max-requests-per-address 1)";
+    assert_eq!(last["reason"], reason);
     assert!(last["peer"].as_str().unwrap().starts_with("127.0.0.1:"));
 
     // Whoever gives up gives its place back.
