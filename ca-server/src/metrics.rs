@@ -20,7 +20,7 @@ use time::OffsetDateTime;
 use crate::admission::Admission;
 use crate::authority::signing::Signing;
 use crate::observed::Observed;
-use crate::serving::ServingStatuses;
+use crate::serving::{DNS, GRPC, ServingStatuses, WEBHOOK};
 use crate::status::Refused;
 
 mod authentication;
@@ -376,6 +376,20 @@ fn serving_certificates(
     for status in &statuses {
         let labels = [("name", &*status.name)];
         PlainCount(status.failures).encode(failures.encode_family(&labels)?)?;
+    }
+    let mut handshakes = encoder.encode_descriptor(
+        "mesh_ca_tls_handshake_failures",
+        "TLS handshakes of a listener that came to nothing",
+        None,
+        MetricType::Counter,
+    )?;
+    // What is only written has none.
+    let of_listeners = statuses.iter();
+    for status in of_listeners.filter(|status| [GRPC, WEBHOOK, DNS].contains(&&*status.name)) {
+        for (reason, count) in status.handshakes.counts() {
+            let labels = [("listener", &*status.name), ("reason", reason)];
+            PlainCount(count).encode(handshakes.encode_family(&labels)?)?;
+        }
     }
     Ok(())
 }

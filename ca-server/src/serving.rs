@@ -11,6 +11,7 @@ pub(crate) mod dns;
 mod files;
 mod folder;
 mod gathered;
+mod handshakes;
 pub(crate) mod http;
 mod idle;
 mod issuer;

@@ -11,6 +11,7 @@ use time::OffsetDateTime;
 
 use super::certificate::ServingCertificate;
 use super::folder::CertificateFolder;
+use super::handshakes::Handshakes;
 use super::issuer::ServingIssuer;
 use super::plan::{Entry, Source};
 use super::status::{ServingStatus, StatusCell};
@@ -66,6 +67,7 @@ impl Keeper {
         }
         let roots = client_roots(&entry, &issuer, certificate.as_ref());
         let config = entry.dialect.with(certificate.as_ref(), roots.as_ref())?;
+        let handshakes = Handshakes::of(&entry.name);
         let status = ServingStatus {
             name: Arc::clone(&entry.name),
             provider: entry.source.name(&issuer),
@@ -78,13 +80,14 @@ impl Keeper {
                 Source::Issued { .. } | Source::Files(_) => None,
             },
             failures: 0,
+            handshakes: handshakes.clone(),
         };
         let mut keeper = Self {
             entry,
             issuer,
             root_changes,
             file_changes,
-            tls: CurrentTls::new(config),
+            tls: CurrentTls::new(config, handshakes),
             certificate,
             status: StatusCell::new(status),
             renewal: Timer::new(),

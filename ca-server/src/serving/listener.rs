@@ -46,12 +46,15 @@ pub(crate) async fn accept<F>(
             && let Some(oldest) = handshakes.pop_front()
         {
             oldest.abort();
+            tls.handshakes().gave_up();
         }
         let (acceptor, serve) = (TlsAcceptor::from(tls.get()), serve.clone());
+        let handshakes_of_listener = tls.handshakes().clone();
         let handshake = tokio::spawn(async move {
-            if let Some((connection, peer)) = shake_hands(acceptor, socket, address).await {
+            match shake_hands(acceptor, socket, address).await {
                 // A task of its own: giving up a handshake must not end what came of it.
-                tokio::spawn(serve(connection, peer));
+                Ok((connection, peer)) => _ = tokio::spawn(serve(connection, peer)),
+                Err(error) => handshakes_of_listener.failed(address, &error),
             }
         });
         handshakes.push_back(handshake.abort_handle());
@@ -105,25 +108,18 @@ async fn shake_hands(
     acceptor: TlsAcceptor,
     socket: TcpStream,
     address: SocketAddr,
-) -> Option<(TlsStream<TcpStream>, Peer)> {
+) -> io::Result<(TlsStream<TcpStream>, Peer)> {
     // Replies are small and complete: waiting to fill a packet only delays them.
     let _ = socket.set_nodelay(true);
-    let error = match tokio::time::timeout(HANDSHAKE_DEADLINE, acceptor.accept(socket)).await {
-        Ok(Ok(connection)) => {
-            let client_chain = connection.get_ref().1.peer_certificates().and_then(chain);
-            return Some((
-                connection,
-                Peer {
-                    address: Some(address),
-                    client_chain,
-                },
-            ));
-        }
-        Ok(Err(error)) => error,
-        Err(_) => io::Error::new(io::ErrorKind::TimedOut, "not finished in time"),
+    let accepted = tokio::time::timeout(HANDSHAKE_DEADLINE, acceptor.accept(socket)).await;
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "not finished in time");
+    let connection = accepted.map_err(late)??;
+    let client_chain = connection.get_ref().1.peer_certificates().and_then(chain);
+    let peer = Peer {
+        address: Some(address),
+        client_chain,
     };
-    tracing::debug!(%address, "TLS handshake failed: {error}");
-    None
+    Ok((connection, peer))
 }
 
 /// The handshake has verified it; one that cannot be read again is as good as none.

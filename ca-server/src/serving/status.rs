@@ -6,6 +6,8 @@ use arc_swap::ArcSwap;
 use ca_core::Certificate;
 use time::OffsetDateTime;
 
+use super::handshakes::Handshakes;
+
 /// How one serving certificate stands. A value of one moment.
 #[derive(Clone, Debug)]
 pub(crate) struct ServingStatus {
@@ -20,6 +22,8 @@ pub(crate) struct ServingStatus {
     pub(crate) last_error: Option<Arc<str>>,
     /// How often a certificate was not made, not taken or not written.
     pub(crate) failures: u64,
+    /// Those of the listener that shows it.
+    pub(crate) handshakes: Handshakes,
 }
 
 /// The certificates of this process. Cheap to clone; all clones see the same.

@@ -14,6 +14,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig};
 
 use super::certificate::ServingCertificate;
+use super::handshakes::Handshakes;
 
 mod policy;
 
@@ -23,19 +24,30 @@ pub(crate) use policy::{Compliance, MinVersion, TlsPolicy};
 /// The configuration for the next handshake: each connection takes it once, so certificate and client roots change
 /// together and without a restart.
 #[derive(Clone, Debug)]
-pub(crate) struct CurrentTls(Arc<ArcSwap<ServerConfig>>);
+pub(crate) struct CurrentTls {
+    config: Arc<ArcSwap<ServerConfig>>,
+    handshakes: Handshakes,
+}
 
 impl CurrentTls {
-    pub(super) fn new(config: ServerConfig) -> Self {
-        Self(Arc::new(ArcSwap::from_pointee(config)))
+    pub(super) fn new(config: ServerConfig, handshakes: Handshakes) -> Self {
+        Self {
+            config: Arc::new(ArcSwap::from_pointee(config)),
+            handshakes,
+        }
     }
 
     pub(super) fn get(&self) -> Arc<ServerConfig> {
-        self.0.load_full()
+        self.config.load_full()
     }
 
     pub(super) fn set(&self, config: ServerConfig) {
-        self.0.store(Arc::new(config));
+        self.config.store(Arc::new(config));
+    }
+
+    /// Where those that fail are counted.
+    pub(super) fn handshakes(&self) -> &Handshakes {
+        &self.handshakes
     }
 }
 

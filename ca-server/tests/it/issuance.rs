@@ -249,6 +249,11 @@ async fn a_certificate_of_another_mesh_does_not_even_connect() {
         };
         assert!(client.ask(&csr, 60).await.is_err());
     }
+    let metrics = ca.get("/metrics").1;
+    let failures =
+        "mesh_ca_tls_handshake_failures{listener=\"grpc\",reason=\"client_certificate\"} ";
+    let count = metrics.lines().find_map(|line| line.strip_prefix(failures));
+    assert!(count.is_some_and(|count| count != "0"), "{metrics}");
 }
 
 #[tokio::test]
