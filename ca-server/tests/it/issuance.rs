@@ -380,3 +380,32 @@ async fn every_outcome_is_on_the_record_and_what_must_be_and_cannot_is_not_relea
         .await
         .unwrap();
 }
+
+/// What logrotate does with and without `copytruncate`, what people do, and what a full disk leaves behind.
+#[tokio::test]
+async fn records_go_on_whoever_moves_deletes_or_cuts_their_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.log");
+    let ca = Running::start(&["--audit-log", path.to_str().unwrap(), "--audit-required"]);
+    let client = Client::connect(&ca, None, Some(ca.token(&[]))).await;
+    let (_, csr) = key_and_csr(&[]);
+    let last = |path: &std::path::Path| {
+        let text = std::fs::read_to_string(path).unwrap();
+        let line: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        let serial = line["certificate"]["serial"].as_str().unwrap().to_owned();
+        (serial, text.lines().count())
+    };
+    let serial = async || client.ask(&csr, 60).await.unwrap().chain.leaf().serial();
+
+    let moved = folder.path().join("moved");
+    let first = serial().await;
+    std::fs::rename(&path, &moved).unwrap();
+    assert_eq!((serial().await, 1), last(&path));
+    assert_eq!((first, 1), last(&moved));
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!((serial().await, 1), last(&path));
+    std::fs::write(&path, "").unwrap();
+    assert_eq!((serial().await, 1), last(&path));
+    std::fs::write(&path, "{\"time\":\"20").unwrap();
+    assert_eq!((serial().await, 2), last(&path));
+}
