@@ -137,12 +137,12 @@ pub struct Args {
     #[arg(long, requires = "audit_log")]
     pub(crate) audit_required: bool,
 
-    /// Put the audit file aside when it has this many bytes.
-    #[arg(long, value_name = "BYTES", default_value_t = 100 * 1024 * 1024, value_parser = value::number::<u64>(0..=u64::MAX))]
+    /// Put the audit file aside when it has this many bytes, at least one.
+    #[arg(long, value_name = "BYTES", default_value_t = 100 * 1024 * 1024, value_parser = value::number::<u64>(1..=u64::MAX))]
     pub(crate) audit_max_bytes: u64,
 
-    /// How many full audit files to keep.
-    #[arg(long, value_name = "COUNT", default_value_t = 10, value_parser = value::number::<u32>(0..=u32::MAX.into()))]
+    /// How many full audit files to keep, at least one.
+    #[arg(long, value_name = "COUNT", default_value_t = 10, value_parser = value::number::<u32>(1..=u32::MAX.into()))]
     pub(crate) audit_keep: u32,
 
     /// How long requests under way may take to finish after SIGTERM.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RotationLimits {
     pub(crate) max_bytes: u64,
+    /// At least one, which `--audit-keep` sees to.
     pub(crate) keep: u32,
 }
 
@@ -134,11 +135,7 @@ impl RotatedFile {
         for number in (1..self.limits.keep).rev() {
             rename_if_there(&numbered(number), &numbered(number + 1))?;
         }
-        if self.limits.keep > 0 {
-            rename_if_there(&self.path, &numbered(1))?;
-        } else {
-            fs::remove_file(&self.path)?;
-        }
+        rename_if_there(&self.path, &numbered(1))?;
         *self = Self::open(&self.path, self.limits)?;
         Ok(())
     }

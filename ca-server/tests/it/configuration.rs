@@ -92,6 +92,16 @@ fn a_file_that_is_wrong_keeps_the_server_from_starting_and_every_fault_has_its_p
 }
 
 #[test]
+fn an_audit_log_that_would_keep_nothing_is_refused() {
+    for flag in ["--audit-max-bytes", "--audit-keep"] {
+        let output = ca_server(&[], &["--audit-log", "audit.log", flag, "0", "config"]);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(&format!("invalid value '0' for '{flag} ")), "{said}");
+    }
+}
+
+#[test]
 fn the_server_and_its_verbs_go_by_the_file_and_log_as_it_says() {
     let folder = tempfile::tempdir().unwrap();
     let (file, data) = (folder.path().join("ca.toml"), folder.path().join("data"));
