@@ -97,7 +97,8 @@ fn an_audit_log_that_would_keep_nothing_is_refused() {
         let output = ca_server(&[], &["--audit-log", "audit.log", flag, "0", "config"]);
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{said}");
-        assert!(said.contains(&format!("invalid value '0' for '{flag} ")), "{said}");
+        let expected = format!("invalid value '0' for '{flag} ");
+        assert!(said.contains(&expected), "{said}");
     }
 }
 
