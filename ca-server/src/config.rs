@@ -256,12 +256,15 @@ mod tests {
         let error = config(&["--token-issuer-keys", "/no/such/file"])
             .unwrap_err()
             .to_string();
-        assert!(error.starts_with("cannot read /no/such/file: "), "{error}");
+        assert!(
+            error.starts_with("--token-issuer-keys: cannot read /no/such/file: "),
+            "{error}"
+        );
         let error = config(&["--token-issuer-keys", "Cargo.toml"])
             .unwrap_err()
             .to_string();
         assert!(
-            error.starts_with("token issuer keys Cargo.toml: "),
+            error.starts_with("--token-issuer-keys: token issuer keys Cargo.toml: "),
             "{error}"
         );
     }

@@ -17,8 +17,8 @@ fn main() -> ExitCode {
     match run(args, &settings) {
         Ok(code) => code,
         Err(error) => {
-            // One line, with the causes behind each other: what an operator reads first.
-            eprintln!("ca-server: {error:#}");
+            // One line, what an operator reads first: each of our errors says its cause itself.
+            eprintln!("ca-server: {error}");
             ExitCode::FAILURE
         }
     }

@@ -76,7 +76,7 @@ impl TryFrom<AuthenticationArgs> for Authentication {
             let audiences = args.token_issuer_audiences;
             let audiences: Vec<_> = audiences.into_iter().filter_map(|a| set(Some(a))).collect();
             let place = match &name {
-                Some(name) => format!("--token-issuer {name}"),
+                Some(name) => format!("--token-issuer {}", DocumentUrl::without_userinfo(name)),
                 None => "--token-issuer-keys".into(),
             };
             let issuer = context.issuer(IssuerTable {
@@ -160,7 +160,8 @@ struct JwtRule {
 impl Context<'_> {
     fn jwt_rule(&self, json: &str) -> Result<Issuer, AuthenticationError> {
         let rule: JwtRule = serde_json::from_str(json).map_err(AuthenticationError::JwtRule)?;
-        let place = format!("--jwt-rule: issuer {:?}", rule.issuer);
+        let name = DocumentUrl::without_userinfo(&rule.issuer);
+        let place = format!("--jwt-rule: issuer {name:?}");
         let issuer = self.issuer(IssuerTable {
             name: Some(rule.issuer),
             keys: rule.jwks_uri.filter(|uri| !uri.is_empty()),
@@ -195,7 +196,8 @@ impl Context<'_> {
             let Some(name) = &table.name else {
                 return Err(AuthenticationError::NoName.at(place));
             };
-            let place = format!("{place}: issuer {name:?}");
+            let shown = DocumentUrl::without_userinfo(name);
+            let place = format!("{place}: issuer {shown:?}");
             if issuers
                 .iter()
                 .any(|issuer| issuer.name.as_ref() == Some(name))

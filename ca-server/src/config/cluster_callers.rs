@@ -133,6 +133,6 @@ mod tests {
             );
         }
         let error = callers(&["--token-audiences", ""]).unwrap_err();
-        assert_eq!(error, "no token audience");
+        assert_eq!(error, "no token audience, or an empty one");
     }
 }

@@ -493,7 +493,7 @@ fn what_would_not_be_done_as_it_is_written_is_refused() {
         ),
         (
             ["--token-issuers", &issuers],
-            "ca-server: clock-skew: at most 5m0s",
+            ": issuer \"a\": clock-skew: at most 5m0s",
         ),
     ] {
         let output = ca_server(&[], &[&flags[..], &["config"]].concat());
@@ -540,7 +540,7 @@ fn a_password_in_an_address_is_never_printed() {
     let output = ca_server(&[], &["--token-issuers", &issuers, "config"]);
     let said = text(&output.stderr);
     assert!(
-        said.contains("issuers.toml: ") && !said.contains("sekret"),
+        said.contains("issuers.toml:3:") && !said.contains("sekret"),
         "{said}"
     );
 }

@@ -1,5 +1,6 @@
 //! Start, stop, crash, and everything that keeps it from starting.
 
+use std::collections::HashSet;
 use std::io::Read as _;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
@@ -161,6 +162,11 @@ fn what_keeps_it_from_starting_is_told_in_one_line_with_a_non_zero_exit() {
         assert!(!status.success(), "{flags:?}");
         assert!(text.contains(named), "{flags:?} said {text:?}");
         assert!(!text.contains("panicked"), "{text}");
+        let mut said = HashSet::new();
+        assert!(
+            text.trim().split(": ").all(|part| said.insert(part)),
+            "something is said twice: {text}"
+        );
     }
 }
 
