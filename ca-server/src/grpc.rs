@@ -10,6 +10,7 @@ use ca_proto::istio::v1::auth::istio_certificate_service_server::IstioCertificat
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::service::RoutesBuilder;
+use tonic_reflection::server as reflection;
 
 use crate::args::GrpcArgs;
 use crate::authority::signing::Signing;
@@ -56,20 +57,16 @@ pub(crate) async fn serve(
     end: watch::Receiver<bool>,
 ) -> Result<(), GrpcError> {
     let (reporter, health) = tonic_health::server::health_reporter();
-    let mut services = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(ISTIO_FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .with_service_name(SERVICES[0])
-        .with_service_name(SERVICES[1]);
     let service = Arc::new(service);
     let mut others = RoutesBuilder::default();
     others.add_service(health);
     if config.node_agent_service {
-        services = services.with_service_name(NODE_AGENTS);
         let node_agents = IstioCaServiceServer::new(NodeAgentService::new(Arc::clone(&service)));
         others.add_service(node_agents.max_decoding_message_size(config.max_message_bytes));
     }
-    others.add_service(services.build_v1()?);
+    others.add_service(described(&config).build_v1()?);
+    // What older clients ask for, and Istio has too.
+    others.add_service(described(&config).build_v1alpha()?);
     let calls = Calls {
         certificates: IstioCertificateServiceServer::from_arc(Arc::clone(&service))
             .max_decoding_message_size(config.max_message_bytes),
@@ -90,11 +87,25 @@ pub(crate) async fn serve(
     }
 }
 
+/// What reflection tells.
+fn described(config: &GrpcConfig) -> reflection::Builder<'static> {
+    let services = reflection::Builder::configure()
+        .register_encoded_file_descriptor_set(ISTIO_FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .with_service_name(SERVICES[0])
+        .with_service_name(SERVICES[1]);
+    if config.node_agent_service {
+        services.with_service_name(NODE_AGENTS)
+    } else {
+        services
+    }
+}
+
 /// Why the listener does not serve.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum GrpcError {
     #[error("reflection: {0}")]
-    Reflection(#[from] tonic_reflection::server::Error),
+    Reflection(#[from] reflection::Error),
 }
 
 /// What reflection names.

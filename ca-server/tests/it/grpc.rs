@@ -67,6 +67,37 @@ async fn whoever_watches_health_learns_of_the_end_and_does_not_hold_it_up() {
     assert!(start.elapsed() < Duration::from_secs(5));
 }
 
+/// What grpcurl of old and the library of Python ask for.
+#[tokio::test]
+async fn reflection_answers_in_its_older_version_too() {
+    use tonic_reflection::pb::v1alpha::ServerReflectionRequest;
+    use tonic_reflection::pb::v1alpha::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1alpha::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1alpha::server_reflection_response::MessageResponse;
+
+    let ca = Running::start(&[]);
+    let client = Client::connect(&ca, None, None).await;
+    let requests = tokio_stream::iter([ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    }]);
+    let mut answers = ServerReflectionClient::new(client.channel)
+        .server_reflection_info(requests)
+        .await
+        .unwrap()
+        .into_inner();
+    let answer = answers.message().await.unwrap().unwrap();
+    let Some(MessageResponse::ListServicesResponse(list)) = answer.message_response else {
+        panic!("not a list");
+    };
+    let certificates = "istio.v1.auth.IstioCertificateService";
+    assert!(
+        list.service
+            .iter()
+            .any(|service| service.name == certificates)
+    );
+}
+
 #[tokio::test]
 async fn reflection_describes_the_services_that_are_there() {
     for (flags, with_old) in [(&[][..], false), (&["--node-agent-service"][..], true)] {
