@@ -55,6 +55,10 @@ pub(crate) async fn client(config: &GatewayConfig) -> Result<Client, GatewayErro
     };
     client.connect_timeout = Some(CONNECT_DEADLINE);
     client.read_timeout = Some(SILENCE);
+    client.reset_reader_on_write = true;
+    // The library would ask again by itself where the answer is 429, 503 or 504, in the end minutes apart, and nobody would
+    // see that the watch fails.
+    client.default_retry = false;
     Ok(Client::try_from(client)?)
 }
 
