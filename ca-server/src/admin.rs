@@ -26,11 +26,7 @@ mod local;
 mod page;
 
 /// Answers until the end.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    server: Server,
-    end: impl Future<Output = ()>,
-) {
+pub(crate) async fn serve(listener: TcpListener, server: Server, end: impl Future<Output = ()>) {
     let for_this_machine = Router::new()
         .route("/", get(page::page))
         .route("/debug", get(debug))
