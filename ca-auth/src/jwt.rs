@@ -94,6 +94,7 @@ impl JwtAuthenticator {
     }
 
     /// Judges a token, and tells what it is bound to besides.
+    #[cfg(any(test, feature = "kubernetes"))]
     pub(crate) async fn verified(
         &self,
         token: &str,
