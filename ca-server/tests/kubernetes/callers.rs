@@ -92,7 +92,7 @@ async fn tokens_of_pods_are_judged_without_asking_the_api_server() {
     server.sign(named).await.unwrap();
     let foreign = Ask::new(&token).header("clusterid", "elsewhere");
     assert_refused(server.sign(foreign).await);
-    let line = r#"cluster "elsewhere" is not known (this is Kubernetes; others: none)"#;
+    let line = r#"cluster \"elsewhere\" is not known (this is Kubernetes; others: none)"#;
     server.until_logged(line).await;
 
     // A token that is for somebody else, one without a pod, and one that is none.

@@ -159,7 +159,13 @@ fn the_program_knows_every_flag_of_every_deployment() {
         }
         let output = program.output().unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{}: {errors}", file.display());
+        // What is mounted into the pod is not here: that is all that may be wrong.
+        let misses_a_mount = errors.contains(": /etc/mesh-ca/") && errors.ends_with(": missing\n");
+        assert!(
+            output.status.success() || misses_a_mount,
+            "{}: {errors}",
+            file.display()
+        );
     }
 }
 
