@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::in_cluster;
+use crate::report::shown;
 
 /// As [`follow`]; `None` also where the files are a Secret in which we keep our own CA, if `we_keep_ours_there`.
 pub(crate) fn follow_operators(
@@ -66,7 +67,7 @@ pub(super) fn use_from_now_on(bundle: &KeyCertBundle, bundles: &BundleStore) -> 
     let signing = bundle.signing_certificate();
     tracing::info!(
         serial = signing.serial(),
-        not_after = %signing.not_after(),
+        not_after = shown(signing.not_after()),
         roots = bundle.roots().certificates().len(),
         "the CA's files have changed: in use from now on"
     );

@@ -34,6 +34,20 @@ pub enum RotationStep {
     Renew,
 }
 
+impl RotationStep {
+    /// As an operator types it.
+    fn verb(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Prepare => "prepare",
+            Self::Activate => "activate",
+            Self::Retire => "retire",
+            Self::Abandon => "abandon",
+            Self::Renew => "renew",
+        }
+    }
+}
+
 /// The handle to the task. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct RotatorHandle {
@@ -163,7 +177,10 @@ impl Rotator {
         let Err(error) = self.step(step).await else {
             return next;
         };
-        tracing::error!(?step, "root rotation failed, to be tried again: {error}");
+        tracing::error!(
+            step = step.verb(),
+            "root rotation failed, to be tried again: {error}"
+        );
         if error.is_passing() {
             next.min(Instant::now() + SOON)
         } else {
@@ -173,18 +190,13 @@ impl Rotator {
 
     async fn step(&mut self, step: RotationStep) -> Result<Report, StepError> {
         let result = self.take(step).await;
-        let step = match step {
-            // That is a question.
-            RotationStep::Status => return result,
-            RotationStep::Prepare => "prepare",
-            RotationStep::Activate => "activate",
-            RotationStep::Retire => "retire",
-            RotationStep::Abandon => "abandon",
-            RotationStep::Renew => "renew",
-        };
+        // That is a question.
+        if matches!(step, RotationStep::Status) {
+            return result;
+        }
         let outcome = if result.is_ok() { "done" } else { "failed" };
         let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
-        *steps.entry((step, outcome)).or_default() += 1;
+        *steps.entry((step.verb(), outcome)).or_default() += 1;
         drop(steps);
         result
     }
@@ -218,7 +230,7 @@ impl Rotator {
             .succeed(bundle)
             .map_err(|e| StepError::Unusable(e.to_string()))?;
         let report = self.report();
-        tracing::info!(?step, stage = report.stage, "root rotation");
+        tracing::info!(step = step.verb(), stage = report.stage, "root rotation");
         Ok(report)
     }
 

@@ -412,8 +412,10 @@ impl Upstream {
             folder.take_request_away();
         }
         tracing::info!(
-            serial = signing.serial(), not_after = %signing.not_after(),
-            roots, next_renewal = %self.renew_at,
+            serial = signing.serial(),
+            not_after = shown(signing.not_after()),
+            roots,
+            next_renewal = shown(self.renew_at),
             "certified by the upstream CA: in use from now on"
         );
         Ok(())
