@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::time::{ClockId, Timespec, clock_gettime};
+use rustix::time::{ClockId, clock_gettime};
 
 /// Runs from its start until it is read.
 pub struct Stopwatch {
@@ -25,7 +25,7 @@ impl Stopwatch {
     pub fn start() -> Self {
         Self {
             clock: Instant::now(),
-            processor: processor_time(),
+            processor: processor_time(ClockId::ProcessCPUTime),
         }
     }
 
@@ -33,14 +33,13 @@ impl Stopwatch {
     #[must_use]
     pub fn read(&self) -> Taken {
         Taken {
-            processor: processor_time().saturating_sub(self.processor),
+            processor: processor_time(ClockId::ProcessCPUTime).saturating_sub(self.processor),
             clock: self.clock.elapsed(),
         }
     }
 }
 
-fn processor_time() -> Duration {
-    let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::ProcessCPUTime);
-    let part = |number: i64| u64::try_from(number).unwrap_or_default();
-    Duration::from_secs(part(tv_sec)) + Duration::from_nanos(part(tv_nsec))
+/// Of whom, `clock` says: the process, or the thread that asks.
+pub(crate) fn processor_time(clock: ClockId) -> Duration {
+    Duration::try_from(clock_gettime(clock)).unwrap_or_default()
 }

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use ca_core::{Certificate, SubjectName, TrustDomain};
-use time::format_description::well_known::Rfc3339;
+
+use crate::report::shown;
 
 /// The first screen of a new operator: where everything is, and what to type next.
 pub(crate) struct Announcement<'a> {
@@ -64,11 +65,7 @@ impl Programs {
 
 impl fmt::Display for Announcement<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let expires = self
-            .root
-            .not_after()
-            .format(&Rfc3339)
-            .map_err(|_| fmt::Error)?;
+        let expires = shown(self.root.not_after());
         let root_file = self.root_file.display();
         writeln!(f, "mesh-ca ca-server {}", env!("CARGO_PKG_VERSION"))?;
         writeln!(f, "trust domain       {}", self.trust_domain)?;

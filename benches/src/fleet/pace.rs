@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rustix::time::{ClockId, clock_gettime};
+use rustix::time::ClockId;
+
+use crate::stopwatch::processor_time;
 
 /// A thread that multiplies.
 pub(crate) struct Pace {
@@ -26,9 +28,9 @@ impl Pace {
         let thread = thread::spawn(move || {
             let mut turns = Turns::default();
             loop {
-                let (at, before) = (Instant::now(), processor_time());
+                let (at, before) = (Instant::now(), own_time());
                 multiply();
-                turns.0.push((at, processor_time().saturating_sub(before)));
+                turns.0.push((at, own_time().saturating_sub(before)));
                 if ended.load(Ordering::Relaxed) {
                     return turns;
                 }
@@ -79,8 +81,8 @@ fn multiply() {
 }
 
 /// Of this thread alone: others that have the processor meanwhile do not count.
-fn processor_time() -> Duration {
-    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
+fn own_time() -> Duration {
+    processor_time(ClockId::ThreadCPUTime)
 }
 
 #[expect(
